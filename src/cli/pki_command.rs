@@ -1,0 +1,111 @@
+//! `portcullis pki`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::pki::{KeyType, Kind, Pki, PkiError, Request, parse_subject};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PkiCommand {
+    /// Make an authority: `ca.crt` and `ca.key` in a directory
+    Init {
+        #[command(flatten)]
+        directory: DirectoryArgument,
+        #[arg(long, default_value = "Portcullis Trial CA")]
+        common_name: String,
+        #[arg(long, default_value_t = 3650)]
+        days: u32,
+        #[arg(long, value_enum, default_value = "p256")]
+        key: KeyType,
+    },
+    /// Issue a certificate: `NAME.crt` and `NAME.key`
+    Issue(IssueArguments),
+    /// Note that a certificate is revoked; `pki crl` makes it known
+    Revoke {
+        #[command(flatten)]
+        directory: DirectoryArgument,
+        /// The certificate
+        certificate: PathBuf,
+    },
+    /// Write the revocation list, `ca.crl`
+    Crl {
+        #[command(flatten)]
+        directory: DirectoryArgument,
+        /// How long it may be believed
+        #[arg(long, default_value_t = 30)]
+        days: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DirectoryArgument {
+    /// The authority's directory
+    #[arg(short, long, default_value = "pki")]
+    directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IssueArguments {
+    #[command(flatten)]
+    directory: DirectoryArgument,
+    /// What the files are called
+    name: String,
+    #[arg(long, value_enum, default_value = "client")]
+    kind: Kind,
+    /// For example `CN=device-1,OU=sensors` [default: CN=NAME]
+    #[arg(long)]
+    subject: Option<String>,
+    #[arg(long)]
+    dns: Vec<String>,
+    #[arg(long)]
+    email: Vec<String>,
+    #[arg(long)]
+    uri: Vec<String>,
+    #[arg(long)]
+    ip: Vec<IpAddr>,
+    #[arg(long, default_value_t = 365)]
+    days: u32,
+    #[arg(long, value_enum, default_value = "p256")]
+    key: KeyType,
+}
+
+pub(super) fn run(command: PkiCommand) -> Result<(), String> {
+    execute(command).map_err(|error| error.to_string())
+}
+
+fn execute(command: PkiCommand) -> Result<(), PkiError> {
+    match command {
+        PkiCommand::Init { directory, common_name, days, key } => {
+            Pki::init(&directory.directory, &common_name, days, key)?;
+            println!("{}", directory.directory.join("ca.crt").display());
+        }
+        PkiCommand::Issue(arguments) => issue(arguments)?,
+        PkiCommand::Revoke { directory, certificate } => {
+            let serial = Pki::open(&directory.directory)?.revoke(&certificate)?;
+            println!("serial {serial} is revoked; `portcullis pki crl` writes the list");
+        }
+        PkiCommand::Crl { directory, days } => {
+            println!("{}", Pki::open(&directory.directory)?.crl(days)?.display());
+        }
+    }
+    Ok(())
+}
+
+fn issue(arguments: IssueArguments) -> Result<(), PkiError> {
+    let subject = arguments.subject.unwrap_or_else(|| format!("CN={}", arguments.name));
+    let request = Request {
+        subject: parse_subject(&subject)?,
+        name: arguments.name,
+        kind: arguments.kind,
+        dns: arguments.dns,
+        email: arguments.email,
+        uri: arguments.uri,
+        ip: arguments.ip,
+        days: arguments.days,
+        key_type: arguments.key,
+    };
+    println!("{}", Pki::open(&arguments.directory.directory)?.issue(&request)?.display());
+    Ok(())
+}

@@ -1,0 +1,437 @@
+//! The YAML as it is written: one struct for each mapping, nothing checked but shape and spelling.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::scalar::{Span, Strings};
+use crate::headers::IdentityHeaderSpec;
+use crate::pattern::PatternSpec;
+
+/// The whole file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Portcullis configuration")]
+#[allow(dead_code, reason = "the sections are read one by one; this mirror is what the schema is made of")]
+pub struct ConfigFile {
+    /// Of the format: 1.
+    pub version: u64,
+    pub listeners: Vec<ListenerFile>,
+    pub trust: Option<BTreeMap<String, TrustFile>>,
+    pub pools: BTreeMap<String, PoolFile>,
+    /// The first that matches wins; no match is refused with 403.
+    pub routes: Vec<RouteFile>,
+    /// Which headers tell the origin who is calling. Default: `[rfc9440]`.
+    pub identity_headers: Option<Vec<IdentityHeaderSpec>>,
+    /// Networks whose `X-Forwarded-*` and `Forwarded` are believed. Default: none.
+    pub trusted_proxies: Option<Vec<String>>,
+    pub admin: Option<AdminFile>,
+    pub logging: Option<LoggingFile>,
+    pub server: Option<ServerFile>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerFile {
+    pub name: Option<String>,
+    /// `0.0.0.0:8443`, `[::]:8443`, or `systemd:NAME`.
+    pub address: String,
+    /// Default: `[h2, http/1.1]`.
+    pub protocols: Option<Vec<ProtocolFile>>,
+    pub tls: TlsFile,
+    pub client_auth: ClientAuthFile,
+    #[serde(default)]
+    pub limits: LimitsFile,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+pub enum ProtocolFile {
+    #[serde(rename = "h2")]
+    H2,
+    #[serde(rename = "http/1.1")]
+    Http1,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFile {
+    /// Chosen by SNI; the first is the default.
+    pub certificates: Vec<CertificateFile>,
+    /// `"1.2"` or `"1.3"`. Default: 1.2.
+    pub minimum_version: Option<String>,
+    /// Default: 1.3.
+    pub maximum_version: Option<String>,
+    /// Of TLS 1.2, in OpenSSL's names.
+    pub ciphers: Option<Vec<String>>,
+    /// Default: X25519MLKEM768, X25519, P-256, P-384; those that the TLS library does not know are left out.
+    pub groups: Option<Vec<String>>,
+    /// Default: true.
+    pub session_tickets: Option<bool>,
+    /// Counts from the full handshake. Default: 1h.
+    pub ticket_lifetime: Option<Span>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFile {
+    /// PEM, leaf first.
+    pub chain: String,
+    /// PEM, unencrypted.
+    pub key: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientAuthFile {
+    /// Default: require.
+    pub mode: Option<ModeFile>,
+    /// The trust domains that may enter here.
+    #[serde(default)]
+    pub trust: Vec<String>,
+    /// Whether a handshake names the authorities that are trusted. Default: true.
+    pub send_ca_names: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModeFile {
+    Require,
+    Optional,
+    Off,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsFile {
+    /// Default: 5s.
+    pub handshake_timeout: Option<Span>,
+    /// Default: 1024.
+    pub handshakes_in_flight: Option<usize>,
+    /// Default: 100000.
+    pub connections: Option<usize>,
+    /// Default: 60s.
+    pub keepalive_timeout: Option<Span>,
+    /// Default: 10s.
+    pub request_header_timeout: Option<Span>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustFile {
+    /// A PEM bundle: every certificate of it is a trust anchor.
+    pub anchors: String,
+    #[serde(default)]
+    pub revocation: RevocationFile,
+    /// Whether a client's certificate must say that it is one. Default: when_present.
+    pub client_auth_usage: Option<UsageFile>,
+    /// Intermediates between leaf and anchor. Default: 5.
+    pub max_depth: Option<u32>,
+    /// Of the presented chain. Default: 65536.
+    pub max_chain_bytes: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationFile {
+    /// PEM or DER.
+    #[serde(default)]
+    pub lists: Vec<String>,
+    /// For a list past its nextUpdate: `refuse`, `believe`, or `{ believe_for: 24h }`. Default: refuse.
+    pub when_stale: Option<WhenStaleFile>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageFile {
+    WhenPresent,
+    Always,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum WhenStaleFile {
+    Word(StaleWord),
+    For(BelieveFor),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StaleWord {
+    Refuse,
+    Believe,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BelieveFor {
+    pub believe_for: Span,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolFile {
+    pub endpoints: Vec<EndpointFile>,
+    /// `round_robin`, `least_connections`, `random`, or `{ hash: client | path | { header: NAME } }`.
+    pub balance: Option<BalanceFile>,
+    /// Default: http/1.1.
+    pub protocol: Option<ProtocolFile>,
+    pub tls: Option<UpstreamTlsFile>,
+    pub health: Option<HealthFile>,
+    pub ejection: Option<EjectionFile>,
+    #[serde(default)]
+    pub timeouts: TimeoutsFile,
+    /// Default: 1.
+    pub retries: Option<u32>,
+    /// Sent instead of the client's. Default: the client's own.
+    pub host_header: Option<String>,
+    /// Default: 30s.
+    pub dns_refresh: Option<Span>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum EndpointFile {
+    /// `host:port`
+    Address(String),
+    Weighted(WeightedFile),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedFile {
+    /// `host:port`
+    pub address: String,
+    /// Default: 1.
+    pub weight: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum BalanceFile {
+    Word(BalanceWord),
+    Hash(HashFile),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BalanceWord {
+    RoundRobin,
+    LeastConnections,
+    Random,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HashFile {
+    pub hash: HashKeyFile,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HashKeyFile {
+    Client,
+    Path,
+    #[serde(untagged)]
+    Header(HeaderKeyFile),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderKeyFile {
+    pub header: String,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamTlsFile {
+    /// A PEM bundle to verify the server against, or `off`.
+    pub verify: VerifyFile,
+    /// Default: the host of the first endpoint.
+    pub server_name: Option<String>,
+    /// Our own certificate, where the server demands one.
+    pub client: Option<CertificateFile>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum VerifyFile {
+    /// YAML reads a bare `off` as false.
+    Off(bool),
+    Ca(String),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthFile {
+    /// GET this; without it, whether a TCP connection can be made.
+    pub path: Option<String>,
+    /// Default: 5s.
+    pub interval: Option<Span>,
+    /// Default: 2s.
+    pub timeout: Option<Span>,
+    /// Default: 1.
+    pub healthy_after: Option<u32>,
+    /// Default: 3.
+    pub unhealthy_after: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EjectionFile {
+    /// Default: 5.
+    pub consecutive_failures: Option<u32>,
+    /// Default: 30s.
+    pub duration: Option<Span>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeoutsFile {
+    /// Default: 2s.
+    pub connect: Option<Span>,
+    /// Between two reads from the server. Default: 30s.
+    pub first_byte: Option<Span>,
+    /// Of a kept-alive connection. Default: 60s.
+    pub idle: Option<Span>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFile {
+    pub name: Option<String>,
+    /// Default: any verified client.
+    pub client: Option<ClientFile>,
+    #[serde(default)]
+    pub request: RequestFile,
+    pub pool: Option<String>,
+    pub pools_by: Option<PoolsByFile>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ClientFile {
+    Word(ClientWord),
+    Match(Box<ClientMatchFile>),
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientWord {
+    Anonymous,
+    Anyone,
+    Verified,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientMatchFile {
+    pub trust: Option<Strings>,
+    pub subject: Option<BTreeMap<String, OneOrMany>>,
+    pub issuer: Option<BTreeMap<String, OneOrMany>>,
+    pub san: Option<SanFile>,
+    pub fingerprint: Option<Strings>,
+    pub key_fingerprint: Option<Strings>,
+    pub serial: Option<SerialFile>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    One(PatternSpec),
+    Many(Vec<PatternSpec>),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SanFile {
+    pub dns: Option<OneOrMany>,
+    pub email: Option<OneOrMany>,
+    pub uri: Option<OneOrMany>,
+    pub ip: Option<Strings>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SerialFile {
+    /// As `portcullis explain` shows it.
+    pub issuer: String,
+    /// Hex.
+    pub serials: Strings,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestFile {
+    pub host: Option<OneOrMany>,
+    pub path: Option<OneOrMany>,
+    pub method: Option<Strings>,
+    pub header: Option<BTreeMap<String, PatternSpec>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolsByFile {
+    /// `subject.CN`, `san.dns`, `san.email`, `san.uri`, `fingerprint`, `key_fingerprint`, `serial`, …
+    pub key: String,
+    /// CSV: `key,pool`.
+    pub table: String,
+    /// For clients without a row. Default: they are refused.
+    pub fallback: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminFile {
+    /// A loopback address with a port, or `unix:PATH`.
+    pub address: String,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoggingFile {
+    /// Default: json.
+    pub format: Option<FormatFile>,
+    /// Default: info.
+    pub level: Option<LevelFile>,
+    #[serde(default)]
+    pub access: AccessFile,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FormatFile {
+    Json,
+    Text,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LevelFile {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccessFile {
+    /// Default: true.
+    pub requests: Option<bool>,
+    /// Default: true.
+    pub connections: Option<bool>,
+    /// One in N of the successful requests. Default: 1.
+    pub sample: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerFile {
+    /// Default: one for each core.
+    pub threads: Option<usize>,
+    /// Default: 30s.
+    pub drain_timeout: Option<Span>,
+    /// Where a new process takes the sockets over. Default: `/run/portcullis/upgrade.sock`.
+    pub upgrade_socket: Option<String>,
+}

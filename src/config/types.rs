@@ -1,0 +1,272 @@
+//! The configuration, checked and typed. No file but the YAML itself was opened to make it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::headers::{IdentityHeaderSpec, Prefix};
+use crate::route::{ClientRule, IdentityKey, RequestRule};
+use crate::trust::TrustPolicy;
+
+/// Everything a gateway does.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The YAML itself; a reload reads it again.
+    pub file: PathBuf,
+    pub listeners: Vec<ListenerConfig>,
+    pub trust: Vec<TrustConfig>,
+    pub pools: Vec<PoolConfig>,
+    pub routes: Vec<RouteConfig>,
+    pub identity_headers: Vec<IdentityHeaderSpec>,
+    /// Networks whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<Prefix>,
+    pub admin: Option<AdminConfig>,
+    pub logging: LoggingConfig,
+    pub server: ServerSettings,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    pub name: Arc<str>,
+    pub address: ListenAddress,
+    /// In the order in which they are preferred.
+    pub protocols: Vec<Protocol>,
+    pub tls: TlsConfig,
+    pub client_auth: ClientAuth,
+    pub limits: ListenerLimits,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    Tcp(SocketAddr),
+    /// The name of a socket that systemd passes.
+    Systemd(String),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Systemd(name) => write!(f, "systemd:{name}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    H2,
+    Http1,
+}
+
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// Chosen by SNI; the first is the default.
+    pub certificates: Vec<CertificateFiles>,
+    pub minimum_version: TlsVersion,
+    pub maximum_version: TlsVersion,
+    /// TLS 1.2, in OpenSSL's notation.
+    pub ciphers: Option<String>,
+    pub groups: Vec<String>,
+    pub session_tickets: bool,
+    /// Counts from the full handshake.
+    pub ticket_lifetime: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub chain: PathBuf,
+    pub key: PathBuf,
+    /// Where in the configuration they are named.
+    pub at: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+#[derive(Debug, Clone)]
+pub struct ClientAuth {
+    pub mode: ClientAuthMode,
+    pub trust: Vec<Arc<str>>,
+    pub send_ca_names: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuthMode {
+    Require,
+    Optional,
+    Off,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListenerLimits {
+    pub handshake_timeout: Duration,
+    pub handshakes_in_flight: usize,
+    pub connections: usize,
+    pub keepalive_timeout: Duration,
+    pub request_header_timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct TrustConfig {
+    pub name: Arc<str>,
+    pub anchors: PathBuf,
+    pub lists: Vec<PathBuf>,
+    pub policy: TrustPolicy,
+}
+
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    pub name: Arc<str>,
+    pub endpoints: Vec<EndpointConfig>,
+    pub balance: Balance,
+    pub protocol: UpstreamProtocol,
+    pub tls: Option<UpstreamTls>,
+    pub health: Option<HealthConfig>,
+    pub ejection: Option<EjectionConfig>,
+    pub timeouts: PoolTimeouts,
+    /// On another endpoint, after a failure that did no harm.
+    pub retries: u32,
+    pub host_header: HostHeader,
+    pub dns_refresh: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// `host:port`
+    pub address: String,
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    LeastConnections,
+    Random,
+    Hash(HashKey),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    Client,
+    Path,
+    Header(HeaderName),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    Http1,
+    H2,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    pub verify: UpstreamVerify,
+    pub server_name: Option<String>,
+    /// Ours, where the server demands one.
+    pub client: Option<CertificateFiles>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamVerify {
+    /// Against these anchors.
+    Ca(PathBuf),
+    Off,
+}
+
+#[derive(Debug, Clone)]
+pub struct HealthConfig {
+    pub kind: HealthKind,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub healthy_after: u32,
+    pub unhealthy_after: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthKind {
+    Http { path: String },
+    Tcp,
+}
+
+#[derive(Debug, Clone)]
+pub struct EjectionConfig {
+    pub consecutive_failures: u32,
+    pub duration: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct PoolTimeouts {
+    pub connect: Duration,
+    pub first_byte: Duration,
+    /// Of a kept-alive connection.
+    pub idle: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    Preserve,
+    Set(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct RouteConfig {
+    pub name: Arc<str>,
+    pub client: ClientRule,
+    pub request: RequestRule,
+    pub target: TargetConfig,
+    /// Where in the configuration it stands.
+    pub at: String,
+}
+
+#[derive(Debug, Clone)]
+pub enum TargetConfig {
+    Pool(Arc<str>),
+    Table { key: IdentityKey, file: PathBuf, fallback: Option<Arc<str>> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    pub address: AdminAddress,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// Loopback.
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct LoggingConfig {
+    pub format: LogFormat,
+    pub level: log::LevelFilter,
+    pub access: AccessLog,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    pub requests: bool,
+    pub connections: bool,
+    /// One in N of the successful requests.
+    pub sample: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    pub threads: usize,
+    pub drain_timeout: Duration,
+    pub upgrade_socket: Option<PathBuf>,
+}

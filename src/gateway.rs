@@ -1,0 +1,272 @@
+//! The proxy itself, in the order of Pingora's phases. Each phase is a few lines that call the core.
+
+pub mod exchange;
+pub mod refusal;
+pub mod request;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::header;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use crate::config::HostHeader;
+use crate::headers::DROPPED;
+use crate::listener::connection::Connection;
+use crate::listener::connection_of;
+use crate::route::{Decision, RequestView};
+use crate::runtime::{Cell, Runtime};
+use crate::telemetry::Telemetry;
+use crate::upstream::HashInput;
+use exchange::Exchange;
+use refusal::Refusal;
+
+/// Maps each request to the pool that its client is entitled to.
+pub struct Gateway {
+    cell: Arc<Cell>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Gateway {
+    pub fn new(cell: Arc<Cell>, telemetry: Arc<Telemetry>) -> Self {
+        Self { cell, telemetry }
+    }
+
+    async fn refuse(&self, session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> Result<bool> {
+        exchange.refusal = Some(refusal);
+        refusal::respond(session, refusal, &exchange.request_id()).await?;
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        Exchange::new(self.cell.load_full())
+    }
+
+    /// Pingora would add a compression module to every request; an origin's answer is not ours to change.
+    fn init_downstream_modules(&self, _: &mut pingora_core::modules::http::HttpModules) {}
+
+    /// Decides: who asks for what, and which pool may answer.
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        let Some(connection) = connection(session).cloned() else {
+            return self.refuse(session, exchange, Refusal::Internal).await;
+        };
+        exchange.begin(&connection);
+        match decide(session.req_header(), &connection, exchange) {
+            Ok(()) => Ok(false),
+            Err(refusal) => self.refuse(session, exchange, refusal).await,
+        }
+    }
+
+    /// Chooses one of the pool's endpoints that was not tried yet.
+    async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+        let Some(pool) = exchange.pool.clone() else {
+            return Error::e_explain(ErrorType::InternalError, "no pool was chosen");
+        };
+        let request = session.req_header();
+        let input = HashInput {
+            client: exchange.identity().map(|identity| identity.certificate().fingerprint()),
+            path: request.uri.path(),
+            headers: &request.headers,
+        };
+        let Some(lease) = pool.choose(&input, &exchange.tried) else {
+            exchange.refusal = Some(exchange.refusal.unwrap_or(Refusal::NoEndpoint));
+            return Error::e_explain(ErrorType::HTTPStatus(503), "no endpoint is available");
+        };
+        let Some(peer) = pool.peer(lease.endpoint()) else {
+            exchange.refusal = Some(Refusal::NoEndpoint);
+            return Error::e_explain(ErrorType::HTTPStatus(503), "the endpoint's name has no address");
+        };
+        exchange.leased(lease);
+        Ok(peer)
+    }
+
+    /// Tells the origin who is calling. This runs after the hop-by-hop headers were removed, so that a client
+    /// cannot have what is added here stripped by naming it in `Connection`.
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let Some(connection) = exchange.connection.clone() else {
+            return Error::e_explain(ErrorType::InternalError, "a request without a connection");
+        };
+        let runtime = exchange.runtime.clone();
+        for name in runtime.identity_headers.reserved_in(&upstream.headers) {
+            upstream.remove_header(&name);
+        }
+        for (name, value) in &*connection.identity_headers(runtime.generation, &runtime.identity_headers) {
+            upstream.insert_header(name.clone(), value.clone())?;
+        }
+        let incoming = &session.req_header().headers;
+        let forwarded = runtime.forwarding.headers(connection.peer.ip(), &exchange.host, incoming);
+        for name in DROPPED {
+            upstream.remove_header(name);
+        }
+        for (name, value) in forwarded {
+            upstream.append_header(name, value)?;
+        }
+        if let Some(HostHeader::Set(host)) = exchange.pool.as_ref().map(|pool| pool.host_header()) {
+            upstream.insert_header(header::HOST, host.as_str())?;
+        }
+        Ok(())
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&pingora_core::protocols::Digest>,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.connected();
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.answered(response.status.as_u16());
+        Ok(())
+    }
+
+    /// Nothing was sent yet: another endpoint may be tried, whatever the method.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        exchange: &mut Exchange,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let refusal = match error.etype() {
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Refusal::ConnectTimeout,
+            _ => Refusal::ConnectFailed,
+        };
+        let may_retry = exchange.failed(refusal);
+        error.set_retry(may_retry);
+        error
+    }
+
+    /// Something may have reached the endpoint: only a request that is safe to repeat is sent again.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        exchange: &mut Exchange,
+        reused: bool,
+    ) -> Box<Error> {
+        let repeatable = request::is_idempotent(&session.req_header().method)
+            && !session.as_ref().retry_buffer_truncated()
+            && exchange.upstream_status.is_none();
+        if *error.esource() == ErrorSource::Upstream {
+            let refusal = match error.etype() {
+                ErrorType::ReadTimedout | ErrorType::WriteTimedout => Refusal::UpstreamTimeout,
+                _ => Refusal::UpstreamFailed,
+            };
+            // A kept-alive connection that the origin had closed says nothing about the origin's health.
+            if reused {
+                exchange.refusal = Some(refusal);
+            } else {
+                exchange.failed(refusal);
+            }
+        }
+        if repeatable {
+            error.retry.decide_reuse(reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        exchange: &mut Exchange,
+    ) -> FailToProxy {
+        let code = match (error.etype(), error.esource()) {
+            (ErrorType::HTTPStatus(code), _) => *code,
+            (_, ErrorSource::Upstream) => exchange.refusal.map_or(502, Refusal::status),
+            // The client is gone: nobody is there to be told.
+            (
+                ErrorType::WriteError
+                | ErrorType::ReadError
+                | ErrorType::ConnectionClosed
+                | ErrorType::H2Error,
+                ErrorSource::Downstream,
+            ) => 0,
+            (ErrorType::ReadTimedout, ErrorSource::Downstream) => 408,
+            (_, ErrorSource::Downstream) => 400,
+            _ => 500,
+        };
+        if code > 0 && session.response_written().is_none() {
+            let refusal = exchange.refusal.unwrap_or(match code {
+                400 | 408 => Refusal::BadRequest,
+                _ => Refusal::Internal,
+            });
+            exchange.refusal = Some(refusal);
+            session.set_keepalive(None);
+            let _ = refusal::respond(session, refusal, &exchange.request_id()).await;
+        }
+        FailToProxy { error_code: code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        exchange.finish(session, error, &self.telemetry);
+    }
+
+    /// The request's own record says what happened; Pingora need not say it again.
+    fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
+        true
+    }
+}
+
+fn connection(session: &Session) -> Option<&Arc<Connection>> {
+    connection_of(session.digest()?.proxy_digest.as_deref()?)
+}
+
+/// The whole decision about one request, in the order in which it can fail.
+fn decide(request: &RequestHeader, connection: &Connection, exchange: &mut Exchange) -> Result<(), Refusal> {
+    request::check_framing(&request.headers).map_err(|_| Refusal::BadRequest)?;
+    request::check_path(&request.uri).map_err(|_| Refusal::BadRequest)?;
+    exchange.host = request::host(request).map_err(|_| Refusal::BadRequest)?;
+    let runtime: Arc<Runtime> = exchange.runtime.clone();
+    let listener = runtime.listeners.get(connection.listener).ok_or(Refusal::Internal)?;
+    if let Some(sni) = &connection.sni
+        && !listener.contexts.same_server(sni, &exchange.host)
+    {
+        return Err(Refusal::Misdirected);
+    }
+    let view = RequestView {
+        host: &exchange.host,
+        path: request.uri.path(),
+        method: &request.method,
+        headers: &request.headers,
+    };
+    match runtime.routes.decide(connection.identity.as_deref(), &view) {
+        Decision::Pool { route_index, pool, .. } => {
+            exchange.route = Some(route_index);
+            exchange.pool = Some(runtime.pools.get(pool).cloned().ok_or(Refusal::Internal)?);
+            Ok(())
+        }
+        Decision::NotInTable { route_index, .. } => {
+            exchange.route = Some(route_index);
+            Err(Refusal::NotInTable)
+        }
+        Decision::NoRoute => Err(Refusal::NoRoute),
+    }
+}

@@ -1,0 +1,77 @@
+//! Every way we say no to a request. The client gets the status and an opaque request id, never the reason.
+
+use bytes::Bytes;
+use http::header;
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+/// Why a request is not forwarded, or what failed when it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Can be read in more than one way.
+    BadRequest,
+    /// No route allows it.
+    NoRoute,
+    /// The route's identity table does not have this client.
+    NotInTable,
+    /// The host of the request is not the server the TLS session was made with.
+    Misdirected,
+    /// Every endpoint of the pool is down.
+    NoEndpoint,
+    ConnectFailed,
+    ConnectTimeout,
+    UpstreamTimeout,
+    UpstreamFailed,
+    Internal,
+}
+
+impl Refusal {
+    /// The label of `portcullis_refusals_total` and the word in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::NoRoute => "no_route",
+            Self::NotInTable => "not_in_table",
+            Self::Misdirected => "misdirected",
+            Self::NoEndpoint => "no_endpoint",
+            Self::ConnectFailed => "upstream_connect_failed",
+            Self::ConnectTimeout => "upstream_connect_timeout",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Internal => "internal",
+        }
+    }
+
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::NoRoute | Self::NotInTable => 403,
+            Self::Misdirected => 421,
+            Self::NoEndpoint => 503,
+            Self::ConnectFailed | Self::UpstreamFailed => 502,
+            Self::ConnectTimeout | Self::UpstreamTimeout => 504,
+            Self::Internal => 500,
+        }
+    }
+
+    /// After an ambiguous request nothing that follows on the connection can be believed to be a request.
+    fn ends_connection(self) -> bool {
+        matches!(self, Self::BadRequest | Self::Internal)
+    }
+}
+
+/// Answers in our name: status, request id, nothing else.
+pub async fn respond(session: &mut Session, refusal: Refusal, request_id: &str) -> Result<()> {
+    let body = Bytes::from(format!("request {request_id}\n"));
+    let mut response = ResponseHeader::build(refusal.status(), Some(4))?;
+    response.insert_header(header::CONTENT_TYPE, "text/plain")?;
+    response.insert_header(header::CONTENT_LENGTH, body.len())?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    response.insert_header("X-Request-Id", request_id)?;
+    if refusal.ends_connection() {
+        session.set_keepalive(None);
+    }
+    session.write_response_header(Box::new(response), false).await?;
+    session.write_response_body(Some(body), true).await
+}

@@ -1,0 +1,130 @@
+//! What a request asks for, in the one form that routing, refusing and forwarding all use.
+
+use http::{HeaderMap, Method, Uri, header};
+use pingora_http::RequestHeader;
+
+/// Why a request cannot be understood in exactly one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ambiguous {
+    #[error("the request names no host")]
+    NoHost,
+    #[error("the request names several hosts")]
+    SeveralHosts,
+    #[error("the host is not a valid name")]
+    BadHost,
+    #[error("the path holds dot segments, backslashes or encoded separators")]
+    BadPath,
+    #[error("the request's length is given in two ways")]
+    BadFraming,
+}
+
+/// The host of the request: lower case, without port and final dot (RFC 9110, sections 4.2.3 and 7.2).
+pub fn host(request: &RequestHeader) -> Result<String, Ambiguous> {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let header = match hosts.next() {
+        Some(value) => Some(value.to_str().map_err(|_| Ambiguous::BadHost)?),
+        None => None,
+    };
+    if hosts.next().is_some() {
+        return Err(Ambiguous::SeveralHosts);
+    }
+    let target = request.uri.authority().map(http::uri::Authority::as_str);
+    match (target, header) {
+        (Some(target), Some(header)) if normal_host(target)? != normal_host(header)? => {
+            Err(Ambiguous::SeveralHosts)
+        }
+        (Some(host), _) | (None, Some(host)) => normal_host(host),
+        (None, None) => Err(Ambiguous::NoHost),
+    }
+}
+
+fn normal_host(text: &str) -> Result<String, Ambiguous> {
+    let host = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or(Ambiguous::BadHost)?.0,
+        None => text.split_once(':').map_or(text, |(host, _port)| host),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':');
+    if host.is_empty() || !host.bytes().all(is_name) {
+        return Err(Ambiguous::BadHost);
+    }
+    Ok(host.to_ascii_lowercase())
+}
+
+/// Refuses paths that an origin may read in another way than our routes do: `/readings/../admin` is one request for
+/// us and another for an origin that resolves it.
+pub fn check_path(uri: &Uri) -> Result<(), Ambiguous> {
+    let path = uri.path();
+    if path.starts_with('/') || path == "*" {
+        let suspicious = path.bytes().any(|byte| matches!(byte, b'%' | b'\\' | b'.') || byte < b' ');
+        if !suspicious || is_plain(path) { Ok(()) } else { Err(Ambiguous::BadPath) }
+    } else {
+        Err(Ambiguous::BadPath)
+    }
+}
+
+fn is_plain(path: &str) -> bool {
+    let encoded_separator = path.as_bytes().windows(3).any(|window| {
+        window[0] == b'%'
+            && matches!(&window[1..].to_ascii_lowercase()[..], b"2f" | b"5c" | b"00" | b"2e" | b"25")
+    });
+    let bad_byte = path.bytes().any(|byte| byte == b'\\' || byte.is_ascii_control());
+    let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+    !encoded_separator && !bad_byte && !dots
+}
+
+/// A message whose length is given twice is how requests are smuggled (RFC 9112, section 6.3).
+pub fn check_framing(headers: &HeaderMap) -> Result<(), Ambiguous> {
+    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
+    let codings = headers.get_all(header::TRANSFER_ENCODING).iter().count();
+    if lengths > 1 || codings > 1 || (lengths == 1 && codings == 1) {
+        Err(Ambiguous::BadFraming)
+    } else {
+        Ok(())
+    }
+}
+
+/// Requests that may be sent to a second server after the first one failed without harm (RFC 9110, section 9.2.2).
+pub fn is_idempotent(method: &Method) -> bool {
+    method.is_idempotent()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str, hosts: &[&str]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        for host in hosts {
+            request.append_header("Host", *host).unwrap();
+        }
+        request
+    }
+
+    #[test]
+    fn host_is_folded_to_one_form() {
+        for text in ["Example.COM", "example.com:8443", "example.com.", "EXAMPLE.com.:1"] {
+            assert_eq!(host(&request("/", &[text])).unwrap(), "example.com", "{text}");
+        }
+        assert_eq!(host(&request("/", &["[::1]:8443"])).unwrap(), "::1");
+    }
+
+    #[test]
+    fn a_request_with_no_two_or_invalid_hosts_is_ambiguous() {
+        assert_eq!(host(&request("/", &[])), Err(Ambiguous::NoHost));
+        assert_eq!(host(&request("/", &["a", "b"])), Err(Ambiguous::SeveralHosts));
+        assert_eq!(host(&request("/", &["a", "a"])), Err(Ambiguous::SeveralHosts));
+        assert_eq!(host(&request("/", &["a b"])), Err(Ambiguous::BadHost));
+        assert_eq!(host(&request("/", &[""])), Err(Ambiguous::BadHost));
+    }
+
+    #[test]
+    fn paths_that_an_origin_may_read_differently_are_refused() {
+        for path in ["/a/../b", "/..", "/a/./b", "/%2e%2e/b", "/a%2Fb", "/a%5cb", "/a%00", "/%252e"] {
+            assert_eq!(check_path(&path.parse().unwrap()), Err(Ambiguous::BadPath), "{path}");
+        }
+        for path in ["/", "/a.b/c..d", "/.well-known/x", "/caf%C3%A9", "/a//b"] {
+            assert_eq!(check_path(&path.parse().unwrap()), Ok(()), "{path}");
+        }
+    }
+}

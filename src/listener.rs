@@ -1,0 +1,257 @@
+//! Accepts connections, shakes hands, and hands clients that are believed to Pingora.
+//!
+//! Pingora's stock listener waits a fixed minute for a handshake, cannot tell failures apart and cannot be reloaded;
+//! this one is a Pingora service of its own that knows its clients before HTTP starts.
+
+pub mod connection;
+pub mod contexts;
+mod handshake;
+mod proof;
+mod socket;
+mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::{ListenFds, ShutdownWatch};
+use pingora_core::services::Service;
+use pingora_proxy::HttpProxy;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::gateway::Gateway;
+use crate::runtime::{Cell, ListenerRuntime, Runtime};
+use crate::telemetry::{HandshakeFailure, Telemetry};
+use connection::{Connection, ConnectionId};
+use stream::ClientStream;
+
+pub use proof::{ProofError, refuses_strangers};
+pub use socket::{BindError, BoundSocket, bind, inherited};
+pub use stream::connection_of;
+
+/// All listeners as one Pingora service.
+pub struct Edge {
+    cell: Arc<Cell>,
+    telemetry: Arc<Telemetry>,
+    proxy: Arc<HttpProxy<Gateway>>,
+    sockets: Vec<Option<BoundSocket>>,
+    open: Arc<OpenConnections>,
+    started: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+/// How many connections are open, in all listeners; the drain waits for zero.
+#[derive(Default)]
+pub struct OpenConnections(AtomicUsize);
+
+impl OpenConnections {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn enter(self: &Arc<Self>) -> OpenConnection {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        OpenConnection(self.clone())
+    }
+}
+
+/// Counts as open until dropped.
+struct OpenConnection(Arc<OpenConnections>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Edge {
+    /// `sockets[i]` belongs to the i-th listener; `None` means that it comes from the process being upgraded.
+    /// `started` is called once every listener accepts.
+    pub fn new(
+        cell: Arc<Cell>,
+        telemetry: Arc<Telemetry>,
+        proxy: HttpProxy<Gateway>,
+        sockets: Vec<Option<BoundSocket>>,
+        open: Arc<OpenConnections>,
+        started: impl FnOnce() + Send + Sync + 'static,
+    ) -> Self {
+        Self { cell, telemetry, proxy: Arc::new(proxy), sockets, open, started: Some(Box::new(started)) }
+    }
+
+    /// Takes each socket from where it is: bound at start, or inherited from the process that is being upgraded.
+    fn claim(&mut self, fds: Option<&ListenFds>) -> Result<Vec<TcpListener>, BindError> {
+        let runtime = self.cell.load_full();
+        let mut listeners = Vec::new();
+        for (listener, bound) in runtime.listeners.iter().zip(&mut self.sockets) {
+            let key = listener.address.to_string();
+            let socket = match bound.take() {
+                Some(bound) => bound,
+                None => socket::inherited(&key, fds)?,
+            };
+            if let Some(fds) = fds {
+                fds.lock().add(key, socket.as_raw_fd());
+            }
+            listeners.push(socket.into_tokio()?);
+        }
+        Ok(listeners)
+    }
+}
+
+#[async_trait]
+impl Service for Edge {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        shutdown: ShutdownWatch,
+        _listeners_per_fd: usize,
+    ) {
+        let listeners = match self.claim(fds.as_ref()) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                log::error!("{error}");
+                // Nothing is served yet, so nothing is lost; an operator must act (systemd does not restart on 1).
+                std::process::exit(1);
+            }
+        };
+        let accepting: Vec<_> = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(index, socket)| {
+                let acceptor = Acceptor {
+                    index,
+                    cell: self.cell.clone(),
+                    telemetry: self.telemetry.clone(),
+                    proxy: self.proxy.clone(),
+                    open: self.open.clone(),
+                    shutdown: shutdown.clone(),
+                };
+                tokio::spawn(acceptor.run(socket))
+            })
+            .collect();
+        if let Some(started) = self.started.take() {
+            started();
+        }
+        for task in accepting {
+            let _ = task.await;
+        }
+        // Ends kept-alive connections that wait for a request; those that serve one finish it.
+        self.proxy.http_cleanup().await;
+    }
+
+    fn name(&self) -> &'static str {
+        "edge"
+    }
+}
+
+/// The accept loop of one listener.
+#[derive(Clone)]
+struct Acceptor {
+    index: usize,
+    cell: Arc<Cell>,
+    telemetry: Arc<Telemetry>,
+    proxy: Arc<HttpProxy<Gateway>>,
+    open: Arc<OpenConnections>,
+    shutdown: ShutdownWatch,
+}
+
+/// After an accept that failed for want of a resource, give others time to release theirs.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+impl Acceptor {
+    async fn run(mut self, socket: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                _ = self.shutdown.wait_for(|stopping| *stopping) => return,
+            };
+            match accepted {
+                Ok((tcp, peer)) => self.admit(tcp, peer),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    log::error!("listener cannot accept: {error} (hint: raise LimitNOFILE or `ulimit -n`)");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Refuses what is over a limit before it costs anything; serves the rest on a worker thread.
+    fn admit(&self, tcp: TcpStream, peer: std::net::SocketAddr) {
+        let runtime = self.cell.load_full();
+        let Some(listener) = runtime.listeners.get(self.index).cloned() else { return };
+        let metrics = &listener.metrics;
+        if metrics.open_connections() >= listener.limits.connections
+            || metrics.handshakes_in_flight() >= listener.limits.handshakes_in_flight
+        {
+            metrics.handshake_started();
+            metrics.handshake_failed(HandshakeFailure::Overloaded);
+            return;
+        }
+        let Ok(tcp) = tcp.into_std() else { return };
+        let acceptor = self.clone();
+        let entered = self.open.enter();
+        pingora_core_handle().spawn(async move {
+            let _entered = entered;
+            // The socket is registered with the reactor of the worker that serves it.
+            let Ok(tcp) = TcpStream::from_std(tcp) else { return };
+            acceptor.serve(runtime, listener, tcp, peer).await;
+        });
+    }
+
+    async fn serve(
+        &self,
+        runtime: Arc<Runtime>,
+        listener: Arc<ListenerRuntime>,
+        tcp: TcpStream,
+        peer: std::net::SocketAddr,
+    ) {
+        let _open = listener.metrics.connection_opened();
+        let id = ConnectionId::next();
+        // Small answers must not wait for the client's acknowledgement of the one before.
+        let _ = tcp.set_nodelay(true);
+        let outcome = handshake::accept(&listener, tcp, id, peer, &self.telemetry).await;
+        let Some(client) = outcome else { return };
+        let connection =
+            Arc::new(Connection::new(id, self.index, peer, client.sni.as_deref(), client.identity.clone()));
+        // The snapshot the client was admitted under is not kept: each request pins its own.
+        drop(runtime);
+        let Ok(stream) = ClientStream::new(client.stream, connection.clone(), client.duration) else {
+            return;
+        };
+        if client.is_h2 {
+            self.proxy.process_new(Box::new(stream), &self.shutdown).await;
+        } else {
+            self.serve_http1(stream, &listener).await;
+        }
+        self.telemetry.connection_ended(&connection);
+    }
+
+    /// As Pingora's own loop, with the keep-alive and header timeouts of the listener.
+    async fn serve_http1(&self, stream: ClientStream, listener: &ListenerRuntime) {
+        let mut session = ServerSession::new_http1(Box::new(stream));
+        session.set_keepalive(Some(listener.limits.keepalive_timeout.as_secs().max(1)));
+        session.set_read_timeout(Some(listener.limits.request_header_timeout));
+        let mut next = self.proxy.process_new_http(session, &self.shutdown).await;
+        while let Some(reused) = next {
+            let (stream, settings) = reused.consume();
+            let mut session = ServerSession::new_http1(stream);
+            session.set_read_timeout(Some(listener.limits.request_header_timeout));
+            if let Some(settings) = settings {
+                settings.apply_to_session(&mut session);
+            }
+            next = self.proxy.process_new_http(session, &self.shutdown).await;
+        }
+    }
+}
+
+fn pingora_core_handle() -> tokio::runtime::Handle {
+    pingora_runtime::current_handle()
+}
+
+/// Errors of `accept(2)` that belong to the one connection that failed, not to the listener.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,257 @@
+//! The TLS contexts of one listener: one for each of its certificates, chosen by SNI (RFC 6066, section 3).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use openssl::error::ErrorStack;
+use openssl::hash::{Hasher, MessageDigest};
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::{
+    AlpnError, NameType, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode,
+    SslVersion,
+};
+use openssl::x509::X509;
+
+use crate::config::{ClientAuthMode, ListenerConfig, Protocol, TlsConfig, TlsVersion};
+use crate::tls::{self, Demand, TicketKeys};
+use crate::trust::TrustSet;
+
+/// A certificate chain, leaf first, with the leaf's key.
+pub struct ServerCertificate {
+    pub chain: Vec<X509>,
+    pub key: PKey<Private>,
+    /// DNS names of the leaf, lower case; the common name where it has no DNS name at all.
+    pub names: Vec<String>,
+}
+
+/// Above this many bytes of names a handshake grows so large that clients break off; then no names are sent.
+const LARGEST_CA_NAMES: usize = 16 * 1024;
+
+/// Ready to accept connections.
+pub struct ServerContexts {
+    default: SslContext,
+    choice: Arc<Choice>,
+}
+
+/// Which certificate answers to which name. The first certificate answers to everything else.
+struct Choice {
+    contexts: Vec<SslContext>,
+    exact: HashMap<String, usize>,
+    /// Parent domain of `*.parent` → certificate.
+    wildcard: HashMap<String, usize>,
+}
+
+impl Choice {
+    fn index(&self, name: &str) -> usize {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        if let Some(&index) = self.exact.get(&name) {
+            return index;
+        }
+        name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent)).copied().unwrap_or(0)
+    }
+}
+
+impl ServerContexts {
+    pub fn build(
+        listener: &ListenerConfig,
+        certificates: &[ServerCertificate],
+        trust: Option<&TrustSet>,
+        keys: &TicketKeys,
+    ) -> Result<Self, ErrorStack> {
+        let mut builders = Vec::new();
+        for certificate in certificates {
+            builders.push(builder(listener, certificate, trust, keys)?);
+        }
+        let first = builders.remove(0);
+        let (exact, wildcard) = names(certificates);
+        let others: Vec<SslContext> = builders.into_iter().map(SslContextBuilder::build).collect();
+        let spare = self::builder(listener, &certificates[0], trust, keys)?.build();
+        let contexts = std::iter::once(spare).chain(others).collect();
+        let choice = Arc::new(Choice { contexts, exact, wildcard });
+        let mut first = first;
+        if certificates.len() > 1 {
+            choose_by_sni(&mut first, choice.clone());
+        }
+        Ok(Self { default: first.build(), choice })
+    }
+
+    /// The context that new connections start with; it changes itself once the client named a server.
+    pub fn context(&self) -> &SslContext {
+        &self.default
+    }
+
+    /// Whether a request for `host` may come over a connection that asked for `sni`: both must lead to the same
+    /// certificate (RFC 9110, section 7.4).
+    pub fn same_server(&self, sni: &str, host: &str) -> bool {
+        self.choice.contexts.len() == 1 || self.choice.index(sni) == self.choice.index(host)
+    }
+}
+
+fn names(certificates: &[ServerCertificate]) -> (HashMap<String, usize>, HashMap<String, usize>) {
+    let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+    for (index, certificate) in certificates.iter().enumerate() {
+        for name in &certificate.names {
+            match name.strip_prefix("*.") {
+                Some(parent) => wildcard.entry(parent.to_owned()).or_insert(index),
+                None => exact.entry(name.clone()).or_insert(index),
+            };
+        }
+    }
+    (exact, wildcard)
+}
+
+fn choose_by_sni(builder: &mut SslContextBuilder, choice: Arc<Choice>) {
+    builder.set_servername_callback(move |ssl, _alert| {
+        let index = ssl.servername(NameType::HOST_NAME).map_or(0, |name| choice.index(name));
+        if index != 0 {
+            // On failure the default certificate answers, which the client will refuse by itself.
+            let _ = ssl.set_ssl_context(&choice.contexts[index]);
+        }
+        Ok(())
+    });
+}
+
+fn builder(
+    listener: &ListenerConfig,
+    certificate: &ServerCertificate,
+    trust: Option<&TrustSet>,
+    keys: &TicketKeys,
+) -> Result<SslContextBuilder, ErrorStack> {
+    let mut builder = SslContextBuilder::new(SslMethod::tls_server())?;
+    protocol(&mut builder, &listener.tls)?;
+    identity(&mut builder, certificate)?;
+    sessions(&mut builder, listener, trust, keys)?;
+    alpn(&mut builder, &listener.protocols);
+    if let Some(trust) = trust {
+        let demand = match listener.client_auth.mode {
+            ClientAuthMode::Require => Demand::Require,
+            ClientAuthMode::Optional | ClientAuthMode::Off => Demand::Ask,
+        };
+        tls::verify_clients(&mut builder, demand);
+        if listener.client_auth.send_ca_names {
+            ca_names(&mut builder, trust)?;
+        }
+    }
+    Ok(builder)
+}
+
+fn protocol(builder: &mut SslContextBuilder, tls: &TlsConfig) -> Result<(), ErrorStack> {
+    builder.set_min_proto_version(Some(version(tls.minimum_version)))?;
+    builder.set_max_proto_version(Some(version(tls.maximum_version)))?;
+    builder.set_options(
+        SslOptions::NO_RENEGOTIATION
+            | SslOptions::NO_COMPRESSION
+            | SslOptions::CIPHER_SERVER_PREFERENCE
+            | SslOptions::SINGLE_ECDH_USE,
+    );
+    builder.set_mode(
+        SslMode::RELEASE_BUFFERS | SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER,
+    );
+    builder.set_read_ahead(true);
+    builder.set_cipher_list(tls.ciphers.as_deref().unwrap_or(DEFAULT_CIPHERS))?;
+    builder.set_groups_list(&supported_groups(&tls.groups).join(":"))
+}
+
+/// Forward secrecy and authenticated encryption only (RFC 9325, section 4.2). TLS 1.3 has no others.
+const DEFAULT_CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
+    ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
+    ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+
+/// The groups that the library knows: an older OpenSSL has no X25519MLKEM768, and would refuse the whole list.
+pub fn supported_groups(groups: &[String]) -> Vec<&str> {
+    groups.iter().map(String::as_str).filter(|group| group_is_known(group)).collect()
+}
+
+fn group_is_known(group: &str) -> bool {
+    SslContextBuilder::new(SslMethod::tls_server())
+        .is_ok_and(|mut probe| probe.set_groups_list(group).is_ok())
+}
+
+fn version(version: TlsVersion) -> SslVersion {
+    match version {
+        TlsVersion::Tls12 => SslVersion::TLS1_2,
+        TlsVersion::Tls13 => SslVersion::TLS1_3,
+    }
+}
+
+fn identity(builder: &mut SslContextBuilder, certificate: &ServerCertificate) -> Result<(), ErrorStack> {
+    let mut chain = certificate.chain.iter();
+    if let Some(leaf) = chain.next() {
+        builder.set_certificate(leaf)?;
+    }
+    for intermediate in chain {
+        builder.add_extra_chain_cert(intermediate.clone())?;
+    }
+    builder.set_private_key(&certificate.key)?;
+    builder.check_private_key()
+}
+
+/// Sessions live in tickets only: nothing grows with the number of clients. The context ties a ticket to the
+/// listener, its demand and its trust, so that one policy's session is worth nothing under another.
+fn sessions(
+    builder: &mut SslContextBuilder,
+    listener: &ListenerConfig,
+    trust: Option<&TrustSet>,
+    keys: &TicketKeys,
+) -> Result<(), ErrorStack> {
+    builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+    let mut hasher = Hasher::new(MessageDigest::sha256())?;
+    hasher.update(listener.name.as_bytes())?;
+    hasher.update(&[0, listener.client_auth.mode as u8])?;
+    for (domain, anchor) in trust.iter().flat_map(|trust| trust.anchors()) {
+        hasher.update(domain.as_bytes())?;
+        hasher.update(&anchor.fingerprint.0)?;
+    }
+    builder.set_session_id_context(&hasher.finish()?)?;
+    if listener.tls.session_tickets {
+        builder.set_num_tickets(1)?;
+        keys.install(builder)
+    } else {
+        builder.set_options(SslOptions::NO_TICKET);
+        builder.set_num_tickets(0)
+    }
+}
+
+fn alpn(builder: &mut SslContextBuilder, protocols: &[Protocol]) {
+    let ours: Vec<&'static [u8]> = protocols
+        .iter()
+        .map(|protocol| match protocol {
+            Protocol::H2 => b"h2".as_slice(),
+            Protocol::Http1 => b"http/1.1",
+        })
+        .collect();
+    builder.set_alpn_select_callback(move |_ssl, offered| {
+        // Our order decides. Nothing in common is a fatal alert (RFC 7301, section 3.2).
+        ours.iter()
+            .find_map(|ours| alpn_names(offered).find(|name| name == ours))
+            .ok_or(AlpnError::ALERT_FATAL)
+    });
+}
+
+/// The names of an ALPN extension: each has its length in the byte before it.
+fn alpn_names(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (&len, rest) = wire.split_first()?;
+        let (name, rest) = rest.split_at_checked(len.into())?;
+        wire = rest;
+        Some(name)
+    })
+}
+
+fn ca_names(builder: &mut SslContextBuilder, trust: &TrustSet) -> Result<(), ErrorStack> {
+    let anchors = trust.anchor_certificates();
+    let size: usize =
+        anchors.iter().filter_map(|anchor| anchor.subject_name().to_der().ok()).map(|n| n.len()).sum();
+    if size > LARGEST_CA_NAMES {
+        log::warn!(
+            "the names of {} trust anchors take {size} bytes, too many for a handshake: none are sent \
+             (hint: `client_auth.send_ca_names: false` says so in the configuration)",
+            anchors.len()
+        );
+        return Ok(());
+    }
+    for anchor in anchors {
+        builder.add_client_ca(anchor)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! One TLS handshake, from the first byte to a client that is known or a reason why not.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openssl::ssl::{NameType, Ssl, SslRef};
+use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
+
+use super::connection::ConnectionId;
+use crate::runtime::ListenerRuntime;
+use crate::telemetry::{ConnectionRecord, HandshakeFailure, Resumption, Telemetry, TlsVersion};
+use crate::tls::{self, ClientCheck, Verdict};
+use crate::trust::ClientIdentity;
+
+/// A client that may speak HTTP now.
+pub(super) struct Admitted {
+    pub(super) stream: SslStream<TcpStream>,
+    pub(super) identity: Option<Arc<ClientIdentity>>,
+    pub(super) sni: Option<String>,
+    pub(super) is_h2: bool,
+    pub(super) duration: Duration,
+}
+
+/// Why a handshake was no success, and what is to be written about it.
+struct Refused {
+    failure: HandshakeFailure,
+    message: String,
+    subject: Option<String>,
+}
+
+/// Counts and records the handshake whatever becomes of it; `None` when the connection is over.
+pub(super) async fn accept(
+    listener: &ListenerRuntime,
+    tcp: TcpStream,
+    id: ConnectionId,
+    peer: SocketAddr,
+    telemetry: &Telemetry,
+) -> Option<Admitted> {
+    let started = Instant::now();
+    let in_flight = listener.metrics.handshake_started();
+    let mut record = ConnectionRecord::new(id.0, listener.name.clone(), peer);
+    let outcome = shake_hands(listener, tcp, started, &mut record).await;
+    drop(in_flight);
+    record.duration = started.elapsed();
+    match outcome {
+        Ok(admitted) => {
+            let resumption =
+                if admitted.stream.ssl().session_reused() { Resumption::Resumed } else { Resumption::Full };
+            let version = TlsVersion::from_name(admitted.stream.ssl().version_str());
+            listener.metrics.handshake_succeeded(resumption, version, record.duration);
+            telemetry.connection(record);
+            Some(admitted)
+        }
+        Err(refused) => {
+            listener.metrics.handshake_failed(refused.failure);
+            record.outcome = Some(refused.failure);
+            record.message = refused.message;
+            record.presented_subject = refused.subject;
+            telemetry.connection(record);
+            None
+        }
+    }
+}
+
+async fn shake_hands(
+    listener: &ListenerRuntime,
+    tcp: TcpStream,
+    started: Instant,
+    record: &mut ConnectionRecord,
+) -> Result<Admitted, Refused> {
+    let mut stream = prepare(listener, tcp).map_err(|error| Refused {
+        failure: HandshakeFailure::Internal,
+        message: format!("the connection could not be prepared: {error}"),
+        subject: None,
+    })?;
+    let timeout = listener.limits.handshake_timeout;
+    let finished = tokio::time::timeout(timeout, Pin::new(&mut stream).accept()).await;
+    describe_session(stream.ssl(), record);
+    match finished {
+        Err(_) => return Err(refused(HandshakeFailure::Timeout)),
+        Ok(Err(error)) => {
+            let rejection = tls::rejection(stream.ssl());
+            return Err(Refused {
+                failure: tls::classify(&error, stream.ssl()),
+                message: tls::describe(&error, stream.ssl()),
+                subject: rejection.and_then(|rejection| rejection.subject.clone()),
+            });
+        }
+        Ok(Ok(())) => {}
+    }
+    let identity = identity(listener, stream.ssl())?;
+    record.identity.clone_from(&identity);
+    let ssl = stream.ssl();
+    Ok(Admitted {
+        identity,
+        sni: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
+        is_h2: ssl.selected_alpn_protocol() == Some(b"h2"),
+        duration: started.elapsed(),
+        stream,
+    })
+}
+
+fn prepare(
+    listener: &ListenerRuntime,
+    tcp: TcpStream,
+) -> Result<SslStream<TcpStream>, openssl::error::ErrorStack> {
+    // What an earlier connection on this thread left in the library's error queue is not ours.
+    let _ = openssl::error::ErrorStack::get();
+    let mut ssl = Ssl::new(listener.contexts.context())?;
+    if let Some(trust) = &listener.trust {
+        tls::attach(&mut ssl, ClientCheck::new(trust.clone(), listener.ticket_lifetime))?;
+    }
+    SslStream::new(ssl, tcp)
+}
+
+/// Whoever the library let through is looked at once more: it fails closed should a callback ever not have run.
+fn identity(listener: &ListenerRuntime, ssl: &SslRef) -> Result<Option<Arc<ClientIdentity>>, Refused> {
+    match tls::verdict(ssl) {
+        Some(Verdict::Ok(identity)) => Ok(Some(identity.clone())),
+        Some(Verdict::Err(rejection)) => Err(Refused {
+            failure: HandshakeFailure::from(rejection.reason),
+            message: rejection.detail.clone(),
+            subject: rejection.subject.clone(),
+        }),
+        None if listener.demands_certificate() => Err(refused(HandshakeFailure::NoCertificate)),
+        None => Ok(None),
+    }
+}
+
+fn refused(failure: HandshakeFailure) -> Refused {
+    Refused { failure, message: failure.sentence().to_owned(), subject: None }
+}
+
+fn describe_session(ssl: &SslRef, record: &mut ConnectionRecord) {
+    record.sni = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
+    if ssl.is_init_finished() {
+        record.tls_version = ssl.version_str();
+        record.cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
+        record.resumed = ssl.session_reused();
+        record.alpn = match ssl.selected_alpn_protocol() {
+            Some(b"h2") => "h2",
+            Some(b"http/1.1") => "http/1.1",
+            _ => "",
+        };
+    }
+}

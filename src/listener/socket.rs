@@ -1,0 +1,87 @@
+//! Listening sockets: bound by us, passed by systemd, or inherited from the process that is being upgraded.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+
+use pingora_core::server::ListenFds;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::ListenAddress;
+
+/// Connections that wait for us to accept them; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("cannot listen on `{address}`: {source}{hint}")]
+    Bind { address: SocketAddr, source: std::io::Error, hint: &'static str },
+    #[error(
+        "systemd passed no socket called `{name}` (hint: `FileDescriptorName={name}` in the .socket unit)"
+    )]
+    NotPassed { name: String },
+    #[error("the process being upgraded passed no socket for `{address}`")]
+    NotInherited { address: String },
+    #[error("the socket cannot be used: {0}")]
+    Unusable(#[from] std::io::Error),
+}
+
+/// A socket that listens already.
+pub struct BoundSocket(StdListener);
+
+impl BoundSocket {
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    pub fn into_tokio(self) -> Result<tokio::net::TcpListener, BindError> {
+        self.0.set_nonblocking(true)?;
+        Ok(tokio::net::TcpListener::from_std(self.0)?)
+    }
+}
+
+/// Binds, or takes what systemd passed. `passed` finds a socket by its name.
+pub fn bind(
+    address: &ListenAddress,
+    passed: &mut dyn FnMut(&str) -> Option<StdListener>,
+) -> Result<BoundSocket, BindError> {
+    match address {
+        ListenAddress::Tcp(address) => listen(*address).map(BoundSocket),
+        ListenAddress::Systemd(name) => {
+            passed(name).map(BoundSocket).ok_or_else(|| BindError::NotPassed { name: name.clone() })
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<StdListener, BindError> {
+    let listen = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() && address.ip().is_unspecified() {
+            // `[::]` means every address of the machine, IPv4 ones too.
+            socket.set_only_v6(false)?;
+        }
+        // A restart must not wait for the connections of the run before (TIME_WAIT).
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    listen().map_err(|source: std::io::Error| {
+        let hint = match source.kind() {
+            std::io::ErrorKind::AddrInUse => " (hint: `ss -ltnp` shows which process has it)",
+            std::io::ErrorKind::PermissionDenied => " (hint: ports below 1024 need CAP_NET_BIND_SERVICE)",
+            std::io::ErrorKind::AddrNotAvailable => " (hint: this machine has no such address)",
+            _ => "",
+        };
+        BindError::Bind { address, source, hint }
+    })
+}
+
+/// The socket that the process being upgraded handed over under `address`.
+pub fn inherited(address: &str, fds: Option<&ListenFds>) -> Result<BoundSocket, BindError> {
+    let fd = fds.and_then(|fds| fds.lock().get(address).copied());
+    let fd = fd.ok_or_else(|| BindError::NotInherited { address: address.to_owned() })?;
+    // SAFETY: the descriptor was received over the upgrade socket; nobody else in this process owns it.
+    #[allow(unsafe_code)]
+    let listener = unsafe { StdListener::from_raw_fd(fd) };
+    Ok(BoundSocket(listener))
+}

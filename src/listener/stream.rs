@@ -1,0 +1,144 @@
+//! A connection whose handshake is done, in the shape Pingora serves.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use openssl::ssl::SslRef;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::tls::SslDigest;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use pingora_http::ResponseHeader;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
+
+use super::connection::Connection;
+
+/// How long a client may take to receive our close_notify before the socket is simply closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The TLS stream together with what is known about its client.
+pub struct ClientStream {
+    tls: SslStream<TcpStream>,
+    /// Pingora hands this to every request; it is how a request finds its connection.
+    digest: Arc<ProxyDigest>,
+    socket: Arc<SocketDigest>,
+    established: SystemTime,
+    handshake: Duration,
+}
+
+impl ClientStream {
+    pub fn new(
+        tls: SslStream<TcpStream>,
+        connection: Arc<Connection>,
+        handshake: Duration,
+    ) -> io::Result<Self> {
+        let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
+        let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection))));
+        let socket = Arc::new(SocketDigest::from_raw_fd(tls.get_ref().as_raw_fd()));
+        Ok(Self { tls, digest, socket, established: SystemTime::now(), handshake })
+    }
+}
+
+/// The connection that a request came in on.
+pub fn connection_of(digest: &ProxyDigest) -> Option<&Arc<Connection>> {
+    digest.user_data.as_ref()?.downcast_ref()
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for ClientStream {
+    async fn shutdown(&mut self) {
+        // A client that is gone or does not read cannot be told; the socket closes either way.
+        let _ = pingora_timeout(CLOSE_TIMEOUT, AsyncWriteExt::shutdown(self)).await;
+    }
+}
+
+async fn pingora_timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, future).await.ok()
+}
+
+impl UniqueID for ClientStream {
+    fn id(&self) -> UniqueIDType {
+        self.tls.get_ref().as_raw_fd()
+    }
+}
+
+impl Ssl for ClientStream {
+    fn get_ssl(&self) -> Option<&SslRef> {
+        Some(self.tls.ssl())
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        None
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        match self.tls.ssl().selected_alpn_protocol()? {
+            b"h2" => Some(ALPN::H2),
+            b"http/1.1" => Some(ALPN::H1),
+            _ => None,
+        }
+    }
+}
+
+impl GetTimingDigest for ClientStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        vec![Some(TimingDigest {
+            established_ts: self.established,
+            establishment_duration: Some(self.handshake),
+            offload_wait_duration: None,
+        })]
+    }
+}
+
+impl GetProxyDigest for ClientStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(self.digest.clone())
+    }
+}
+
+impl GetSocketDigest for ClientStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.socket.clone())
+    }
+}
+
+impl Peek for ClientStream {}
+
+impl std::fmt::Debug for ClientStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientStream").field("fd", &self.tls.get_ref().as_raw_fd()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,14 @@
+//! Arguments to exit code; nothing else.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Chosen by measurement: see `bench/README.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Wrong usage ends in clap with exit code 2, `--help` with 0.
+    portcullis::cli::run(portcullis::cli::Arguments::parse())
+}

@@ -1,0 +1,90 @@
+//! Everything a request needs, loaded and ready: made whole from a `Config`, or not at all.
+
+mod load;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use crate::UnixTime;
+use crate::config::{ClientAuthMode, Config, ConfigErrors, ListenAddress, ListenerLimits};
+use crate::headers::{Forwarding, IdentityHeaders};
+use crate::listener::contexts::ServerContexts;
+use crate::route::RouteTable;
+use crate::telemetry::{ListenerMetrics, Metrics, RouteMetrics};
+use crate::tls::TicketKeys;
+use crate::trust::{TrustDomain, TrustSet};
+use crate::upstream::UpstreamPool;
+
+/// The one mutable cell: a request pins one snapshot, a reload swaps the whole.
+pub type Cell = ArcSwap<Runtime>;
+
+/// One configuration in force.
+pub struct Runtime {
+    /// Counts the configurations of this process, from 1.
+    pub generation: u64,
+    pub loaded_at: SystemTime,
+    pub config: Config,
+    pub listeners: Vec<Arc<ListenerRuntime>>,
+    pub trust: Vec<Arc<TrustDomain>>,
+    pub pools: HashMap<Arc<str>, Arc<UpstreamPool>>,
+    pub routes: RouteTable,
+    /// In the order of `routes`.
+    pub route_metrics: Vec<Arc<RouteMetrics>>,
+    pub identity_headers: IdentityHeaders,
+    pub forwarding: Forwarding,
+    /// Certificates of ours and anchors, for `/certs`.
+    pub certificates: Vec<CertificateSummary>,
+    /// What is legal but should be looked at.
+    pub warnings: Vec<String>,
+}
+
+/// A certificate whose expiry an operator must know about.
+#[derive(Debug, Clone)]
+pub struct CertificateSummary {
+    pub kind: &'static str,
+    /// Of the listener or trust domain.
+    pub name: Arc<str>,
+    pub subject: String,
+    pub not_after: UnixTime,
+}
+
+/// One listener, ready to shake hands.
+pub struct ListenerRuntime {
+    pub name: Arc<str>,
+    pub address: ListenAddress,
+    pub mode: ClientAuthMode,
+    pub limits: ListenerLimits,
+    /// Seconds, from the full handshake.
+    pub ticket_lifetime: i64,
+    pub contexts: ServerContexts,
+    pub trust: Option<Arc<TrustSet>>,
+    pub metrics: Arc<ListenerMetrics>,
+}
+
+impl ListenerRuntime {
+    pub fn demands_certificate(&self) -> bool {
+        self.mode == ClientAuthMode::Require
+    }
+}
+
+/// What outlives any one configuration.
+pub struct Surroundings {
+    pub metrics: Arc<Metrics>,
+    pub ticket_keys: TicketKeys,
+    pub started: Instant,
+}
+
+impl Runtime {
+    /// Reads every file that `config` names. Reports every problem, not the first.
+    pub fn load(
+        config: Config,
+        previous: Option<&Self>,
+        surroundings: &Surroundings,
+        now: UnixTime,
+    ) -> Result<Self, ConfigErrors> {
+        load::load(config, previous, surroundings, now)
+    }
+}

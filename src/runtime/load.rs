@@ -1,0 +1,411 @@
+//! `Config` → `Runtime`: the one place that reads the files a configuration names.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use openssl::pkey::{PKey, Private};
+use openssl::x509::X509;
+
+use super::{CertificateSummary, ListenerRuntime, Runtime, Surroundings};
+use crate::UnixTime;
+use crate::certificate::{AttributeKind, Certificate, SubjectAltName};
+use crate::config::{
+    CertificateFiles, ClientAuthMode, Config, ConfigErrors, ListenerConfig, PoolConfig, Problem, RouteConfig,
+    TargetConfig, TrustConfig, UpstreamVerify,
+};
+use crate::headers::{Forwarding, IdentityHeaders};
+use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups};
+use crate::listener::refuses_strangers;
+use crate::route::{IdentityTable, Route, RouteTable, Target};
+use crate::trust::{RevocationList, TrustDomain, TrustSet};
+use crate::upstream::{LoadedUpstreamTls, UpstreamPool};
+
+/// Gathers what is found on the way.
+struct Loader<'a> {
+    surroundings: &'a Surroundings,
+    previous: Option<&'a Runtime>,
+    now: UnixTime,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+    certificates: Vec<CertificateSummary>,
+}
+
+pub(super) fn load(
+    config: Config,
+    previous: Option<&Runtime>,
+    surroundings: &Surroundings,
+    now: UnixTime,
+) -> Result<Runtime, ConfigErrors> {
+    let mut loader = Loader {
+        surroundings,
+        previous,
+        now,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        certificates: Vec::new(),
+    };
+    if let Some(previous) = previous {
+        loader.refuse_moved_listeners(&config, &previous.config);
+    }
+    let trust: Vec<_> = config.trust.iter().filter_map(|trust| loader.trust(trust)).collect();
+    let listeners: Vec<_> = config
+        .listeners
+        .iter()
+        .enumerate()
+        .filter_map(|(index, listener)| loader.listener(index, listener, &trust))
+        .collect();
+    let pools = loader.pools(&config.pools);
+    let known: Vec<Arc<str>> = config.pools.iter().map(|pool| pool.name.clone()).collect();
+    let routes: Vec<_> = config.routes.iter().filter_map(|route| loader.route(route, &known)).collect();
+    let identity_headers = match IdentityHeaders::new(&config.identity_headers) {
+        Ok(headers) => Some(headers),
+        Err(error) => {
+            loader.problem("identity_headers", error.to_string(), None, None);
+            None
+        }
+    };
+    let (Some(identity_headers), true) = (identity_headers, loader.problems.is_empty()) else {
+        return Err(ConfigErrors { file: config.file, problems: loader.problems });
+    };
+    let metrics = &surroundings.metrics;
+    for certificate in &loader.certificates {
+        metrics.set_certificate_expiry(
+            certificate.kind,
+            &certificate.name,
+            &certificate.subject,
+            certificate.not_after,
+        );
+    }
+    Ok(Runtime {
+        generation: previous.map_or(1, |previous| previous.generation + 1),
+        loaded_at: SystemTime::now(),
+        listeners,
+        trust,
+        pools,
+        route_metrics: routes.iter().map(|route| metrics.route(&route.name)).collect(),
+        routes: RouteTable::build(routes),
+        identity_headers,
+        forwarding: Forwarding::new(config.trusted_proxies.clone()),
+        certificates: loader.certificates,
+        warnings: loader.warnings,
+        config,
+    })
+}
+
+impl Loader<'_> {
+    fn problem(&mut self, at: impl Into<String>, found: String, expected: Option<&str>, hint: Option<&str>) {
+        self.problems.push(Problem {
+            at: at.into(),
+            found,
+            expected: expected.map(str::to_owned),
+            hint: hint.map(str::to_owned),
+        });
+    }
+
+    fn read(&mut self, at: &str, path: &Path) -> Option<Vec<u8>> {
+        match std::fs::read(path) {
+            Ok(bytes) if bytes.is_empty() => {
+                self.problem(at, format!("`{}` is empty", path.display()), None, None);
+                None
+            }
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.problem(at, format!("`{}` cannot be read: {error}", path.display()), None, None);
+                None
+            }
+        }
+    }
+
+    /// Sockets are bound at start; a reload that would need other ones says so instead of half applying.
+    fn refuse_moved_listeners(&mut self, new: &Config, old: &Config) {
+        let of = |config: &Config| -> Vec<(Arc<str>, String)> {
+            config.listeners.iter().map(|l| (l.name.clone(), l.address.to_string())).collect()
+        };
+        if of(new) != of(old) {
+            self.problem(
+                "listeners",
+                "listeners were added, removed, renamed or moved to another address".into(),
+                Some("the same names and addresses, in the same order, as at start"),
+                Some("restart, or upgrade with SIGQUIT, to change sockets"),
+            );
+        }
+        if new.admin != old.admin {
+            self.problem(
+                "admin",
+                "the admin address changed".into(),
+                None,
+                Some("restart to change sockets"),
+            );
+        }
+        if new.server.threads != old.server.threads {
+            let hint = Some("restart to change it");
+            self.problem("server.threads", "the number of threads changed".into(), None, hint);
+        }
+    }
+
+    fn trust(&mut self, trust: &TrustConfig) -> Option<Arc<TrustDomain>> {
+        let at = format!("trust.{}.anchors", trust.name);
+        let expected = Some("one or more PEM blocks of type CERTIFICATE");
+        let pem = self.read(&at, &trust.anchors)?;
+        let file = trust.anchors.display();
+        let bundle = match Certificate::from_pem_bundle(&pem) {
+            Ok(bundle) if bundle.is_empty() => {
+                self.problem(at, format!("`{file}` holds no certificate"), expected, None);
+                return None;
+            }
+            Ok(bundle) => bundle,
+            Err(error) => {
+                self.problem(at, format!("`{file}` cannot be used: {error}"), expected, None);
+                return None;
+            }
+        };
+        for anchor in &bundle {
+            if anchor.not_after() < self.now {
+                self.warnings.push(format!(
+                    "trust.{}: anchor `{}` has expired",
+                    trust.name,
+                    anchor.subject()
+                ));
+            }
+            self.certificates.push(CertificateSummary {
+                kind: "anchor",
+                name: trust.name.clone(),
+                subject: anchor.subject().to_string(),
+                not_after: anchor.not_after(),
+            });
+        }
+        let lists = self.lists(trust, &bundle)?;
+        match TrustDomain::build(&trust.name, &bundle, lists, trust.policy.clone()) {
+            Ok(domain) => Some(Arc::new(domain)),
+            Err(error) => {
+                self.problem(at, format!("`{file}` cannot be used: {error}"), None, None);
+                None
+            }
+        }
+    }
+
+    fn lists(&mut self, trust: &TrustConfig, issuers: &[Certificate]) -> Option<Vec<RevocationList>> {
+        let mut lists = Vec::new();
+        let before = self.problems.len();
+        for (index, path) in trust.lists.iter().enumerate() {
+            let at = format!("trust.{}.revocation.lists[{index}]", trust.name);
+            let Some(bytes) = self.read(&at, path) else { continue };
+            match RevocationList::read_all(&bytes, issuers, self.now) {
+                Ok(read) => lists.extend(read),
+                Err(error) => {
+                    self.problem(at, format!("`{}` cannot be used: {error}", path.display()), None, None);
+                }
+            }
+        }
+        (self.problems.len() == before).then_some(lists)
+    }
+
+    fn listener(
+        &mut self,
+        index: usize,
+        listener: &ListenerConfig,
+        domains: &[Arc<TrustDomain>],
+    ) -> Option<Arc<ListenerRuntime>> {
+        let before = self.problems.len();
+        let mut certificates = Vec::new();
+        for files in &listener.tls.certificates {
+            certificates.extend(self.server_certificate(files, &listener.name));
+        }
+        self.check_groups(index, &listener.tls.groups);
+        let mut trusted = Vec::new();
+        for name in &listener.client_auth.trust {
+            // A domain that could not be loaded has its own problem already.
+            trusted.push(domains.iter().find(|domain| domain.name() == name)?.clone());
+        }
+        if self.problems.len() > before {
+            return None;
+        }
+        let trust =
+            (listener.client_auth.mode != ClientAuthMode::Off).then(|| Arc::new(TrustSet::new(trusted)));
+        let keys = &self.surroundings.ticket_keys;
+        let contexts = match ServerContexts::build(listener, &certificates, trust.as_deref(), keys) {
+            Ok(contexts) => contexts,
+            Err(error) => {
+                let at = format!("listeners[{index}].tls");
+                self.problem(at, format!("the TLS library refuses these settings: {error}"), None, None);
+                return None;
+            }
+        };
+        self.prove(index, listener, &contexts, trust.as_ref())?;
+        Some(Arc::new(ListenerRuntime {
+            name: listener.name.clone(),
+            address: listener.address.clone(),
+            mode: listener.client_auth.mode,
+            limits: listener.limits.clone(),
+            ticket_lifetime: listener.tls.ticket_lifetime.as_secs() as i64,
+            contexts,
+            trust,
+            metrics: self.surroundings.metrics.listener(&listener.name),
+        }))
+    }
+
+    fn check_groups(&mut self, index: usize, groups: &[String]) {
+        let at = format!("listeners[{index}].tls.groups");
+        let known = supported_groups(groups);
+        if known.is_empty() {
+            self.problem(at, "the TLS library knows none of these groups".into(), None, None);
+            return;
+        }
+        for group in groups.iter().filter(|group| !known.contains(&group.as_str())) {
+            self.warnings.push(format!("{at}: the TLS library does not know `{group}`; it is left out"));
+        }
+    }
+
+    fn prove(
+        &mut self,
+        index: usize,
+        listener: &ListenerConfig,
+        contexts: &ServerContexts,
+        trust: Option<&Arc<TrustSet>>,
+    ) -> Option<()> {
+        if listener.client_auth.mode != ClientAuthMode::Require {
+            return Some(());
+        }
+        let at = format!("listeners[{index}].client_auth.mode");
+        let Some(trust) = trust else {
+            self.problem(at, "`require` without a trust domain".into(), None, None);
+            return None;
+        };
+        if let Err(error) = refuses_strangers(contexts.context(), trust) {
+            let expected = Some("a handshake without a certificate fails");
+            self.problem(at, format!("`require` could not be proven: {error}"), expected, None);
+            return None;
+        }
+        Some(())
+    }
+
+    fn server_certificate(
+        &mut self,
+        files: &CertificateFiles,
+        listener: &Arc<str>,
+    ) -> Option<ServerCertificate> {
+        let (chain, key) = self.key_pair(files)?;
+        let leaf = chain[0].to_der().ok().and_then(|der| Certificate::from_der(&der).ok());
+        let Some(leaf) = leaf else {
+            let found = format!("`{}` holds a malformed certificate", files.chain.display());
+            self.problem(format!("{}.chain", files.at), found, None, None);
+            return None;
+        };
+        if leaf.not_after() < self.now {
+            self.warnings.push(format!("{}: certificate `{}` has expired", files.at, leaf.subject()));
+        }
+        self.certificates.push(CertificateSummary {
+            kind: "server",
+            name: listener.clone(),
+            subject: leaf.subject().to_string(),
+            not_after: leaf.not_after(),
+        });
+        Some(ServerCertificate { chain, key, names: dns_names(&leaf) })
+    }
+
+    fn key_pair(&mut self, files: &CertificateFiles) -> Option<(Vec<X509>, PKey<Private>)> {
+        let (at_chain, at_key) = (format!("{}.chain", files.at), format!("{}.key", files.at));
+        let chain = self.read(&at_chain, &files.chain);
+        let key = self.read(&at_key, &files.key);
+        let (chain, key) = (chain?, key?);
+        let chain = X509::stack_from_pem(&chain).unwrap_or_default();
+        if chain.is_empty() {
+            let found = format!("`{}` holds no certificate", files.chain.display());
+            self.problem(at_chain, found, Some("PEM blocks of type CERTIFICATE, leaf first"), None);
+            return None;
+        }
+        // An encrypted key must fail, not wait for somebody to type at a terminal.
+        let Ok(key) = PKey::private_key_from_pem_callback(&key, |_| Ok(0)) else {
+            let found = format!("`{}` holds no private key that can be read", files.key.display());
+            self.problem(at_key, found, Some("an unencrypted PEM private key"), None);
+            return None;
+        };
+        if !chain[0].public_key().is_ok_and(|public| public.public_eq(&key)) {
+            let found = format!("`{}` is not the key of `{}`", files.key.display(), files.chain.display());
+            let hint = Some("the leaf must be the first certificate of the chain file");
+            self.problem(at_key, found, None, hint);
+            return None;
+        }
+        Some((chain, key))
+    }
+
+    fn pools(&mut self, pools: &[PoolConfig]) -> HashMap<Arc<str>, Arc<UpstreamPool>> {
+        let mut built = HashMap::new();
+        for pool in pools {
+            let Some(tls) = self.upstream_tls(pool) else { continue };
+            let previous = self.previous.and_then(|runtime| runtime.pools.get(&pool.name));
+            let (built_pool, warnings) =
+                UpstreamPool::build(pool, tls, previous.map(Arc::as_ref), &self.surroundings.metrics);
+            self.warnings.extend(warnings);
+            built.insert(pool.name.clone(), Arc::new(built_pool));
+        }
+        built
+    }
+
+    fn upstream_tls(&mut self, pool: &PoolConfig) -> Option<LoadedUpstreamTls> {
+        let Some(tls) = &pool.tls else { return Some(LoadedUpstreamTls::default()) };
+        let at = format!("pools.{}.tls.verify", pool.name);
+        let ca = match &tls.verify {
+            UpstreamVerify::Off => None,
+            UpstreamVerify::Ca(path) => {
+                let pem = self.read(&at, path)?;
+                let ca = X509::stack_from_pem(&pem).unwrap_or_default();
+                if ca.is_empty() {
+                    self.problem(at, format!("`{}` holds no certificate", path.display()), None, None);
+                    return None;
+                }
+                Some(ca)
+            }
+        };
+        let client = match &tls.client {
+            Some(files) => Some(self.key_pair(files)?),
+            None => None,
+        };
+        Some(LoadedUpstreamTls { ca, client })
+    }
+
+    fn route(&mut self, route: &RouteConfig, pools: &[Arc<str>]) -> Option<Route> {
+        let target = match &route.target {
+            TargetConfig::Pool(pool) => Target::Pool(pool.clone()),
+            TargetConfig::Table { key, file, fallback } => {
+                let at = format!("{}.pools_by.table", route.at);
+                let bytes = self.read(&at, file)?;
+                match IdentityTable::parse(bytes.as_slice(), pools) {
+                    Ok(table) => {
+                        Target::Table { key: key.clone(), table: Arc::new(table), fallback: fallback.clone() }
+                    }
+                    Err(error) => {
+                        let found = format!("`{}` cannot be used: {error}", file.display());
+                        self.problem(at, found, Some("two columns: `key,pool`"), None);
+                        return None;
+                    }
+                }
+            }
+        };
+        Some(Route {
+            name: route.name.clone(),
+            client: route.client.clone(),
+            request: route.request.clone(),
+            target,
+        })
+    }
+}
+
+/// The names a certificate answers to (RFC 6125): its DNS names, or the common name where there are none.
+fn dns_names(leaf: &Certificate) -> Vec<String> {
+    let names: Vec<String> = leaf
+        .subject_alternative_names()
+        .iter()
+        .filter_map(|name| match name {
+            SubjectAltName::Dns(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect();
+    if names.is_empty() {
+        leaf.subject().values(AttributeKind::CommonName).map(str::to_ascii_lowercase).collect()
+    } else {
+        names
+    }
+}

@@ -1,0 +1,147 @@
+//! Assembles everything and runs it; the only module that knows all the others.
+
+mod admin_service;
+mod supervisor;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use pingora_core::server::configuration::{Opt, ServerConf};
+use pingora_core::server::{RunArgs, Server};
+use pingora_core::services::background::background_service;
+use pingora_proxy::HttpProxy;
+
+use crate::config::{Config, ConfigErrors};
+use crate::gateway::Gateway;
+use crate::health::HealthChecker;
+use crate::listener::{BindError, BoundSocket, Edge, OpenConnections, bind};
+use crate::reload::Reloader;
+use crate::runtime::{Runtime, Surroundings};
+use crate::telemetry::{LogWriter, Metrics, Telemetry};
+use crate::tls::{self, TicketKeys};
+use admin_service::{AdminService, AdminSocket};
+use supervisor::{Readiness, Supervisor};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("the TLS library gave no random numbers: {0}")]
+    Random(#[from] openssl::error::ErrorStack),
+    #[error("the admin address cannot be used: {0}")]
+    Admin(std::io::Error),
+    #[error("the log could not be started: {0}")]
+    Log(std::io::Error),
+    #[error("a thread could not be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Loads a configuration as `run` would, without serving it.
+pub fn load(config: Config) -> Result<Runtime, StartError> {
+    let surroundings = surroundings(Arc::new(Metrics::new()))?;
+    Ok(Runtime::load(config, None, &surroundings, tls::now())?)
+}
+
+fn surroundings(metrics: Arc<Metrics>) -> Result<Surroundings, StartError> {
+    Ok(Surroundings { metrics, ticket_keys: TicketKeys::generate()?, started: Instant::now() })
+}
+
+/// Serves until told to stop. `upgrade`: take the sockets over from a running process.
+pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
+    // Before anything else: a connection that the client closed must not end the process.
+    let config = Config::read(file)?;
+    let metrics = Arc::new(Metrics::new());
+    let log = LogWriter::start(&config.logging, metrics.clone()).map_err(StartError::Log)?;
+    let telemetry = Arc::new(Telemetry::new(metrics.clone(), log, &config.logging));
+    let surroundings = surroundings(metrics)?;
+    let runtime = Runtime::load(config, None, &surroundings, tls::now())?;
+    for warning in &runtime.warnings {
+        log::warn!("{warning}");
+    }
+    let sockets = sockets(&runtime, upgrade)?;
+    let admin = runtime.config.admin.as_ref();
+    let admin = admin.map(|admin| AdminSocket::bind(&admin.address, upgrade)).transpose()?;
+    serve(runtime, surroundings, telemetry, sockets, admin, upgrade)
+}
+
+/// Binds every listener before anything starts, so that a port in use is one clear error.
+fn sockets(runtime: &Runtime, upgrade: bool) -> Result<Vec<Option<BoundSocket>>, StartError> {
+    let mut passed = supervisor::sockets_from_systemd();
+    let bind = |listener: &Arc<crate::runtime::ListenerRuntime>| {
+        if upgrade {
+            return Ok(None);
+        }
+        Ok(Some(bind(&listener.address, &mut |name| passed.remove(name))?))
+    };
+    runtime.listeners.iter().map(bind).collect()
+}
+
+fn serve(
+    runtime: Runtime,
+    surroundings: Surroundings,
+    telemetry: Arc<Telemetry>,
+    sockets: Vec<Option<BoundSocket>>,
+    admin: Option<AdminSocket>,
+    upgrade: bool,
+) -> Result<(), StartError> {
+    let settings = runtime.config.server.clone();
+    let conf = pingora_conf(&settings);
+    let cell = Arc::new(ArcSwap::from_pointee(runtime));
+    let reloader = Arc::new(Reloader::new(cell.clone(), surroundings));
+    let open = Arc::new(OpenConnections::default());
+    let readiness = Arc::new(Readiness::default());
+
+    let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, conf);
+    server.bootstrap();
+
+    let gateway = Gateway::new(cell.clone(), telemetry.clone());
+    let mut proxy = HttpProxy::new(gateway, server.configuration.clone());
+    proxy.handle_init_modules();
+    let started = {
+        let readiness = readiness.clone();
+        move || readiness.started()
+    };
+    server.add_service(Edge::new(cell.clone(), telemetry.clone(), proxy, sockets, open.clone(), started));
+    if let Some(admin) = admin {
+        server.add_service(AdminService::new(
+            admin,
+            cell.clone(),
+            reloader.clone(),
+            telemetry.clone(),
+            readiness.clone(),
+        ));
+    }
+    let mut health = background_service("health", HealthChecker::new(supervisor::pools(cell.clone())));
+    health.threads = Some(1);
+    server.add_service(health);
+    let mut drain =
+        background_service("supervisor", Supervisor::new(open, readiness, telemetry, settings.drain_timeout));
+    drain.threads = Some(1);
+    server.add_service(drain);
+    supervisor::reload_on_hangup(reloader).map_err(StartError::Thread)?;
+    server.run(RunArgs::default());
+    Ok(())
+}
+
+fn pingora_conf(settings: &crate::config::ServerSettings) -> ServerConf {
+    let mut conf = ServerConf {
+        threads: settings.threads,
+        // A connection stays on one thread: nothing is stolen, little is shared.
+        work_stealing: false,
+        // The supervisor ends the process as soon as the last connection did; these are the upper bounds.
+        grace_period_seconds: Some(settings.drain_timeout.as_secs() + 1),
+        graceful_shutdown_timeout_seconds: Some(1),
+        upstream_keepalive_pool_size: 1024,
+        // The gateway itself decides whether a request may be sent again.
+        max_retries: 16,
+        ..ServerConf::default()
+    };
+    if let Some(socket) = &settings.upgrade_socket {
+        conf.upgrade_sock = socket.to_string_lossy().into_owned();
+    }
+    conf
+}

@@ -1,0 +1,150 @@
+//! Start, reload and stop as the operating system asks for them.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::os::fd::FromRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora_core::server::ShutdownWatch;
+use pingora_core::services::background::BackgroundService;
+use sd_notify::NotifyState;
+
+use crate::listener::OpenConnections;
+use crate::reload::Reloader;
+use crate::runtime::Cell;
+use crate::telemetry::Telemetry;
+use crate::upstream::UpstreamPool;
+
+/// What `/readyz` answers.
+#[derive(Default)]
+pub struct Readiness(AtomicU8);
+
+const STARTED: u8 = 1;
+const DRAINING: u8 = 2;
+
+impl Readiness {
+    /// Every listener accepts.
+    pub fn started(&self) {
+        let _ = self.0.compare_exchange(0, STARTED, Ordering::AcqRel, Ordering::Acquire);
+        log::info!("ready");
+        let _ = sd_notify::notify(false, &[NotifyState::Ready]);
+    }
+
+    fn draining(&self) {
+        self.0.store(DRAINING, Ordering::Release);
+        let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire) == STARTED
+    }
+}
+
+/// Tells systemd that we live, and ends the process when the last connection of a drain is gone.
+pub struct Supervisor {
+    open: Arc<OpenConnections>,
+    readiness: Arc<Readiness>,
+    telemetry: Arc<Telemetry>,
+    drain_timeout: Duration,
+}
+
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+impl Supervisor {
+    pub fn new(
+        open: Arc<OpenConnections>,
+        readiness: Arc<Readiness>,
+        telemetry: Arc<Telemetry>,
+        drain_timeout: Duration,
+    ) -> Self {
+        Self { open, readiness, telemetry, drain_timeout }
+    }
+
+    async fn drain(&self) {
+        self.readiness.draining();
+        let deadline = Instant::now() + self.drain_timeout;
+        log::info!("draining {} connections, at most {:?}", self.open.count(), self.drain_timeout);
+        // A connection that was just accepted counts itself within this time.
+        tokio::time::sleep(DRAIN_POLL).await;
+        while self.open.count() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        match self.open.count() {
+            0 => log::info!("drained"),
+            left => log::warn!("{left} connections are cut off at the drain deadline"),
+        }
+        self.telemetry.flush();
+        std::process::exit(0);
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Supervisor {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let watchdog = watchdog_interval();
+        let mut tick = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
+        loop {
+            tokio::select! {
+                stopping = stopping(&mut shutdown) => {
+                    if stopping {
+                        self.drain().await;
+                    }
+                    return;
+                }
+                _ = tick.tick() => {
+                    if watchdog.is_some() {
+                        let _ = sd_notify::notify(false, &[NotifyState::Watchdog]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// False when the server is gone without having said so.
+async fn stopping(shutdown: &mut ShutdownWatch) -> bool {
+    shutdown.wait_for(|stopping| *stopping).await.is_ok()
+}
+
+/// Half of what systemd allows, as `sd_watchdog_enabled(3)` recommends.
+fn watchdog_interval() -> Option<Duration> {
+    let mut microseconds = 0;
+    (sd_notify::watchdog_enabled(false, &mut microseconds) && microseconds > 0)
+        .then(|| Duration::from_micros(microseconds / 2))
+}
+
+/// SIGHUP reads everything anew, on a thread of its own: loading a large table must not delay a request.
+pub fn reload_on_hangup(reloader: Arc<Reloader>) -> std::io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGHUP])?;
+    std::thread::Builder::new().name("reload".into()).spawn(move || {
+        for _ in signals.forever() {
+            let _ = sd_notify::notify(false, &[NotifyState::Reloading]);
+            // Its result is in the log, in `/status` and in the metrics.
+            let _ = reloader.reload();
+            let _ = sd_notify::notify(false, &[NotifyState::Ready]);
+        }
+    })?;
+    Ok(())
+}
+
+/// The sockets systemd passed, by name (`sd_listen_fds_with_names(3)`).
+pub fn sockets_from_systemd() -> HashMap<String, TcpListener> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut sockets = HashMap::new();
+    let Ok(fds) = sd_notify::listen_fds() else { return sockets };
+    for (fd, name) in fds.zip(names.split(':')) {
+        // SAFETY: systemd passed the descriptor to this process, and it is taken only here, once.
+        #[allow(unsafe_code)]
+        let listener = unsafe { TcpListener::from_raw_fd(fd) };
+        sockets.insert(name.to_owned(), listener);
+    }
+    sockets
+}
+
+/// The pools in force, whichever configuration that is.
+pub fn pools(cell: Arc<Cell>) -> Arc<dyn Fn() -> Vec<Arc<UpstreamPool>> + Send + Sync> {
+    Arc::new(move || cell.load().pools.values().cloned().collect())
+}

@@ -1,0 +1,245 @@
+//! OpenSSL (3.0 and later): the callbacks that the `openssl` crate does not offer.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_uchar, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use foreign_types::ForeignTypeRef;
+use openssl::ssl::{SslContextBuilder, SslRef};
+use openssl::stack::StackRef;
+use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
+use openssl_sys as ffi;
+
+use super::ticket::{self, TicketData};
+use super::{ClientCheck, check_index, now};
+use crate::trust::{Rejection, RejectionReason};
+
+type ChainCallback = unsafe extern "C" fn(*mut ffi::X509_STORE_CTX, *mut c_void) -> c_int;
+type TicketMade = unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int;
+type TicketRead = unsafe extern "C" fn(
+    *mut ffi::SSL,
+    *mut ffi::SSL_SESSION,
+    *const c_uchar,
+    usize,
+    c_int,
+    *mut c_void,
+) -> c_int;
+
+unsafe extern "C" {
+    fn SSL_CTX_set_cert_verify_callback(ctx: *mut ffi::SSL_CTX, callback: ChainCallback, arg: *mut c_void);
+    fn SSL_CTX_set_session_ticket_cb(
+        ctx: *mut ffi::SSL_CTX,
+        made: TicketMade,
+        read: TicketRead,
+        arg: *mut c_void,
+    ) -> c_int;
+    fn SSL_SESSION_set1_ticket_appdata(
+        session: *mut ffi::SSL_SESSION,
+        data: *const c_void,
+        len: usize,
+    ) -> c_int;
+    fn SSL_SESSION_get0_ticket_appdata(
+        session: *mut ffi::SSL_SESSION,
+        data: *mut *mut c_void,
+        len: *mut usize,
+    ) -> c_int;
+    fn SSL_SESSION_get0_peer(session: *mut ffi::SSL_SESSION) -> *mut ffi::X509;
+    fn X509_STORE_CTX_get0_cert(ctx: *const ffi::X509_STORE_CTX) -> *mut ffi::X509;
+    fn X509_STORE_CTX_get0_untrusted(ctx: *const ffi::X509_STORE_CTX) -> *mut ffi::stack_st_X509;
+}
+
+/// `SSL_CTX_set_tlsext_ticket_keys` is a macro over `SSL_CTX_ctrl` with this command (`tls1.h`).
+const SSL_CTRL_SET_TLSEXT_TICKET_KEYS: c_int = 59;
+
+/// `SSL_TICKET_STATUS` and `SSL_TICKET_RETURN` of `ssl.h`.
+const STATUS_SUCCESS: c_int = 5;
+const STATUS_SUCCESS_RENEW: c_int = 6;
+const RETURN_ABORT: c_int = 0;
+const RETURN_IGNORE_RENEW: c_int = 2;
+const RETURN_USE: c_int = 3;
+const RETURN_USE_RENEW: c_int = 4;
+
+pub(super) fn set_chain_callback(builder: &mut SslContextBuilder) {
+    // SAFETY: the context is alive; the callback is a static function and takes no argument of ours.
+    unsafe { SSL_CTX_set_cert_verify_callback(builder.as_ptr(), judge_chain, std::ptr::null_mut()) }
+}
+
+pub(super) fn set_ticket_callbacks(builder: &mut SslContextBuilder) {
+    // SAFETY: as above; both callbacks are static functions.
+    let set = unsafe {
+        SSL_CTX_set_session_ticket_cb(builder.as_ptr(), ticket_made, ticket_read, std::ptr::null_mut())
+    };
+    debug_assert_eq!(set, 1);
+}
+
+pub(super) fn set_ticket_keys(builder: &mut SslContextBuilder, keys: &[u8; 80]) -> bool {
+    // SAFETY: the library copies `len` bytes out of the pointer during the call and writes nothing to it.
+    let set = unsafe {
+        ffi::SSL_CTX_ctrl(
+            builder.as_ptr(),
+            SSL_CTRL_SET_TLSEXT_TICKET_KEYS,
+            80,
+            keys.as_ptr().cast::<c_void>().cast_mut(),
+        )
+    };
+    set == 1
+}
+
+/// Replaces the library's own verification: returns 1 to go on, or 0 with the error that picks the alert.
+unsafe extern "C" fn judge_chain(ctx: *mut ffi::X509_STORE_CTX, _: *mut c_void) -> c_int {
+    // SAFETY: the library hands us a live store context for the duration of the call.
+    let context = unsafe { X509StoreContextRef::from_ptr_mut(ctx) };
+    let judged = catch_unwind(AssertUnwindSafe(|| {
+        let check = connection(context)?.ex_data(check_index().ok()?)?;
+        // SAFETY: both pointers belong to the context and live as long as it does.
+        let chain = unsafe { presented(ctx) };
+        let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+        let verdict = check.judge(&chain);
+        let result = alert_for(verdict.as_ref().err());
+        let _ = check.intermediates.set(chain.iter().skip(1).map(|der| der.to_vec()).collect());
+        let _ = check.full.set(verdict);
+        Some(result)
+    }));
+    // A panic or a connection without a check is refused like an unknown certificate.
+    let result = judged.ok().flatten().unwrap_or(X509VerifyResult::APPLICATION_VERIFICATION);
+    context.set_error(result);
+    c_int::from(result == X509VerifyResult::OK)
+}
+
+fn connection(context: &X509StoreContextRef) -> Option<&SslRef> {
+    context.ex_data(X509StoreContext::ssl_idx().ok()?)
+}
+
+/// The chain as presented, leaf first.
+///
+/// SAFETY: `ctx` must be alive.
+unsafe fn presented(ctx: *mut ffi::X509_STORE_CTX) -> Vec<Vec<u8>> {
+    let mut chain = Vec::with_capacity(4);
+    // SAFETY: the leaf is owned by the context; it may be null.
+    let leaf = unsafe { X509_STORE_CTX_get0_cert(ctx) };
+    if leaf.is_null() {
+        return chain;
+    }
+    // SAFETY: not null, alive as long as the context.
+    let leaf = unsafe { X509Ref::from_ptr(leaf) };
+    chain.extend(leaf.to_der().ok());
+    // SAFETY: the stack is owned by the context; it may be null.
+    let rest = unsafe { X509_STORE_CTX_get0_untrusted(ctx) };
+    if rest.is_null() {
+        return chain;
+    }
+    // SAFETY: not null, alive as long as the context.
+    let rest: &StackRef<X509> = unsafe { StackRef::from_ptr(rest) };
+    for certificate in rest {
+        let Ok(der) = certificate.to_der() else { continue };
+        // The stack repeats the leaf.
+        if der != chain[0] {
+            chain.push(der);
+        }
+    }
+    chain
+}
+
+/// The library turns a verify result into the alert the client is sent (RFC 8446, section 6.2). The numbers are those
+/// of `x509_vfy.h`.
+fn alert_for(rejection: Option<&Rejection>) -> X509VerifyResult {
+    let number = match rejection.map(|rejection| rejection.reason) {
+        None => return X509VerifyResult::OK,
+        Some(RejectionReason::UnknownIssuer) => 20,
+        Some(RejectionReason::BadSignature) => 7,
+        Some(RejectionReason::Expired) => 10,
+        Some(RejectionReason::NotYetValid) => 9,
+        Some(RejectionReason::Revoked) => 23,
+        Some(RejectionReason::RevocationUnknown) => 3,
+        Some(RejectionReason::WrongUsage | RejectionReason::LeafIsCa) => 26,
+        Some(RejectionReason::ChainTooLong | RejectionReason::ChainTooLarge) => 22,
+        Some(RejectionReason::Malformed) => 28,
+        Some(_) => return X509VerifyResult::APPLICATION_VERIFICATION,
+    };
+    // SAFETY: the type is a plain number, and these are its documented values.
+    unsafe { X509VerifyResult::from_raw(number) }
+}
+
+/// Called when a ticket is about to be sealed: what the session alone would lose goes along inside it.
+unsafe extern "C" fn ticket_made(ssl: *mut ffi::SSL, _: *mut c_void) -> c_int {
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the library hands us a live connection.
+        let ssl_ref = unsafe { SslRef::from_ptr(ssl) };
+        let check = ssl_ref.ex_data(check_index().ok()?)?;
+        let data = TicketData {
+            full_handshake_at: *check.full_handshake_at.get_or_init(now),
+            intermediates: check.intermediates.get().cloned().unwrap_or_default(),
+        };
+        let bytes = ticket::encode(&data);
+        // SAFETY: the session belongs to the connection; the library copies the bytes.
+        unsafe {
+            let session = ffi::SSL_get_session(ssl);
+            SSL_SESSION_set1_ticket_appdata(session, bytes.as_ptr().cast(), bytes.len());
+        }
+        Some(())
+    }));
+    // A ticket without our data is one that nobody will honour, so going on is safe.
+    c_int::from(made.is_ok())
+}
+
+/// Called when an offered ticket was decrypted: it is honoured only if a full handshake would succeed now.
+unsafe extern "C" fn ticket_read(
+    ssl: *mut ffi::SSL,
+    session: *mut ffi::SSL_SESSION,
+    _key_name: *const c_uchar,
+    _key_name_len: usize,
+    status: c_int,
+    _: *mut c_void,
+) -> c_int {
+    if status != STATUS_SUCCESS && status != STATUS_SUCCESS_RENEW {
+        // No ticket, or sealed under a key that we do not have: an ordinary full handshake.
+        return if status < 2 { RETURN_ABORT } else { RETURN_IGNORE_RENEW };
+    }
+    let honoured = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the library hands us a live connection.
+        let ssl = unsafe { SslRef::from_ptr(ssl) };
+        let check = ssl.ex_data(check_index().ok()?)?;
+        // SAFETY: the session is alive for the duration of the call.
+        unsafe { resumable(check, session) }
+    }));
+    match honoured.ok().flatten() {
+        Some(()) if status == STATUS_SUCCESS => RETURN_USE,
+        Some(()) => RETURN_USE_RENEW,
+        None => RETURN_IGNORE_RENEW,
+    }
+}
+
+/// SAFETY: `session` must be alive.
+unsafe fn resumable(check: &ClientCheck, session: *mut ffi::SSL_SESSION) -> Option<()> {
+    // SAFETY: the peer's certificate belongs to the session.
+    let leaf = unsafe { SSL_SESSION_get0_peer(session) };
+    let mut data = std::ptr::null_mut();
+    let mut len = 0;
+    // SAFETY: both out-pointers are ours; the data belongs to the session.
+    let found = unsafe { SSL_SESSION_get0_ticket_appdata(session, &raw mut data, &raw mut len) };
+    if found != 1 || data.is_null() {
+        return None;
+    }
+    // SAFETY: the library vouches for `len` bytes at `data`.
+    let ticket = ticket::decode(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })?;
+    let age = now().checked_sub(ticket.full_handshake_at)?;
+    if !(0..=check.ticket_lifetime).contains(&age) {
+        return None;
+    }
+    if !leaf.is_null() {
+        // SAFETY: not null, owned by the session.
+        let leaf = unsafe { X509Ref::from_ptr(leaf) }.to_der().ok()?;
+        let mut chain: Vec<&[u8]> = vec![&leaf];
+        chain.extend(ticket.intermediates.iter().map(Vec::as_slice));
+        let verdict = check.judge(&chain);
+        let believed = verdict.is_ok();
+        let _ = check.resumed.set(verdict);
+        if !believed {
+            return None;
+        }
+    }
+    let _ = check.full_handshake_at.set(ticket.full_handshake_at);
+    let _ = check.intermediates.set(ticket.intermediates);
+    Some(())
+}

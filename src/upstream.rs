@@ -1,0 +1,150 @@
+//! Upstream pools: the servers behind the gateway, and which of them gets the next request.
+
+mod balance;
+mod endpoint;
+mod peer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use openssl::pkey::{PKey, Private};
+use openssl::x509::X509;
+use pingora_core::upstreams::peer::HttpPeer;
+
+use crate::certificate::Fingerprint;
+use crate::config::{HealthConfig, HostHeader, PoolConfig};
+use crate::telemetry::Metrics;
+use balance::Balancer;
+use peer::PeerTemplate;
+
+pub use endpoint::{Endpoint, EndpointId};
+
+/// Certificates and keys that a pool's TLS needs, read from their files.
+#[derive(Default)]
+pub struct LoadedUpstreamTls {
+    /// `None`: the server's certificate is not verified.
+    pub ca: Option<Vec<X509>>,
+    /// Ours, where the server demands one: chain, leaf first, and key.
+    pub client: Option<(Vec<X509>, PKey<Private>)>,
+}
+
+/// What a consistent hash may be taken of.
+pub struct HashInput<'a> {
+    pub client: Option<&'a Fingerprint>,
+    pub path: &'a str,
+    pub headers: &'a HeaderMap,
+}
+
+/// A set of servers of which each can answer the same requests.
+pub struct UpstreamPool {
+    name: Arc<str>,
+    endpoints: Vec<Arc<Endpoint>>,
+    balancer: Balancer,
+    template: PeerTemplate,
+    health: Option<HealthConfig>,
+    host_header: HostHeader,
+    retries: u32,
+    dns_refresh: Duration,
+}
+
+impl UpstreamPool {
+    /// Health verdicts of endpoints that `previous` had too are carried over.
+    pub fn build(
+        config: &PoolConfig,
+        tls: LoadedUpstreamTls,
+        previous: Option<&Self>,
+        metrics: &Metrics,
+    ) -> (Self, Vec<String>) {
+        let mut warnings = Vec::new();
+        let mut endpoints = Vec::new();
+        for (index, endpoint) in config.endpoints.iter().enumerate() {
+            let known =
+                previous.and_then(|pool| pool.endpoints.iter().find(|e| **e.address() == *endpoint.address));
+            let metrics = metrics.endpoint(&config.name, &endpoint.address);
+            let built = Endpoint::build(EndpointId(index), endpoint, config.ejection.clone(), known, metrics);
+            if !built.is_resolved() {
+                warnings.push(format!(
+                    "pools.{}: the name of `{}` has no address yet; it is asked for again every {:?}",
+                    config.name, endpoint.address, config.dns_refresh
+                ));
+            }
+            endpoints.push(Arc::new(built));
+        }
+        let pool = Self {
+            name: config.name.clone(),
+            balancer: Balancer::new(&config.balance, &endpoints),
+            endpoints,
+            template: PeerTemplate::new(config, tls),
+            health: config.health.clone(),
+            host_header: config.host_header.clone(),
+            retries: config.retries,
+            dns_refresh: config.dns_refresh,
+        };
+        (pool, warnings)
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    pub fn health(&self) -> Option<&HealthConfig> {
+        self.health.as_ref()
+    }
+
+    pub fn host_header(&self) -> &HostHeader {
+        &self.host_header
+    }
+
+    pub fn retries(&self) -> u32 {
+        self.retries
+    }
+
+    pub fn dns_refresh(&self) -> Duration {
+        self.dns_refresh
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.template.is_tls()
+    }
+
+    /// An endpoint that works, as far as is known, and is not in `tried`. `None`: there is none, which is a 503:
+    /// sending requests to servers that are known to be down would only make their recovery harder.
+    pub fn choose(&self, input: &HashInput<'_>, tried: &[EndpointId]) -> Option<Lease> {
+        let index = self.balancer.choose(&self.endpoints, input, tried)?;
+        Some(Lease::new(self.endpoints[index].clone()))
+    }
+
+    /// How Pingora reaches `endpoint`; `None` while its name has no address.
+    pub fn peer(&self, endpoint: &Endpoint) -> Option<Box<HttpPeer>> {
+        Some(self.template.peer(endpoint.next_address()?))
+    }
+}
+
+/// An endpoint at work for one request; it counts as busy until dropped.
+pub struct Lease(Arc<Endpoint>);
+
+impl Lease {
+    fn new(endpoint: Arc<Endpoint>) -> Self {
+        endpoint.enter();
+        Self(endpoint)
+    }
+
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.0
+    }
+
+    pub fn id(&self) -> EndpointId {
+        self.0.id()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}

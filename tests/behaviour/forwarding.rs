@@ -1,0 +1,185 @@
+//! What reaches an origin, and what never does.
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use crate::support::{Origin, Site};
+
+#[test]
+fn forged_identity_headers_never_reach_an_origin() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let forged = [
+        "Client-Cert: :Zm9yZ2Vk:",
+        "client_cert: forged",
+        "Client-Cert-Chain: forged",
+        "X-Forwarded-Client-Cert: Hash=forged",
+        "x_forwarded_client_cert: forged",
+        "X-SSL-Client-Verify: forged",
+        "X-SSL-Client-Cert: forged",
+        "x_ssl_client_s_dn: forged",
+        "X-Client-CN: forged",
+        "X_CLIENT_CN: forged",
+        "SSL-Client-Cert: forged",
+        "X-Forwarded-For: forged",
+        "X-Forwarded-Host: forged",
+        "Forwarded: for=forged",
+        "X-Real-IP: forged",
+    ];
+    for version in ["--http1.1", "--http2"] {
+        let mut arguments = vec![version];
+        for header in &forged {
+            arguments.extend(["-H", header]);
+        }
+        let reply = site.curl(Some("sensor-1"), &arguments, "/");
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert!(!reply.body.contains("forged") && !reply.body.contains("Zm9yZ2Vk"), "{}", reply.body);
+        assert_eq!(reply.header("X-Client-CN"), Some("sensor-1"));
+        assert_eq!(reply.header("X-SSL-Client-Verify"), Some("SUCCESS"));
+        assert_eq!(reply.header("X-Forwarded-For"), Some("127.0.0.1"));
+        assert!(reply.header("Client-Cert").is_some_and(|value| value.starts_with(":MII")));
+        assert_eq!(reply.body.to_lowercase().matches("\nx-client-cn:").count(), 1);
+    }
+}
+
+#[test]
+fn a_client_cannot_have_its_identity_stripped_by_naming_it_in_connection() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let arguments = ["--http1.1", "-H", "Connection: Client-Cert, X-Client-CN, X-Forwarded-For, keep-alive"];
+    let reply = site.curl(Some("sensor-1"), &arguments, "/");
+    assert_eq!(reply.header("X-Client-CN"), Some("sensor-1"), "{reply:?}");
+    assert_eq!(reply.header("X-Forwarded-For"), Some("127.0.0.1"));
+    assert!(reply.header("Client-Cert").is_some());
+}
+
+#[test]
+fn two_clients_on_one_upstream_connection_keep_their_own_names() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    for _ in 0..5 {
+        for client in ["sensor-1", "sensor-2"] {
+            assert_eq!(site.curl(Some(client), &[], "/").header("X-Client-CN"), Some(client));
+        }
+    }
+}
+
+#[test]
+fn a_client_that_no_route_names_gets_403_and_no_reason() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("mallory", "CN=mallory,OU=others");
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let reply = site.curl(Some("mallory"), &[], "/");
+    assert_eq!(reply.status, 403);
+    assert!(reply.body.starts_with("request ") && reply.body.lines().count() == 1, "{}", reply.body);
+    let line = gateway.logged(&["\"request\"", "no_route"]);
+    assert!(line.contains(reply.body.trim_start_matches("request ").trim()), "{line}");
+    assert!(origin.requests().is_empty());
+}
+
+#[test]
+fn a_table_of_identities_picks_the_pool_and_who_is_not_in_it_is_refused() {
+    let (site, a, b) = (Site::new(), Origin::start(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2");
+    site.client("sensor-3", "CN=sensor-3");
+    std::fs::write(site.path().join("table.csv"), "key,pool\nsensor-1,a\nsensor-2,b\n").unwrap();
+    let pools =
+        format!("{{ a: {{ endpoints: [\"{}\"] }}, b: {{ endpoints: [\"{}\"] }} }}", a.address, b.address);
+    let routes = "[{ client: { trust: fleet }, pools_by: { key: subject.CN, table: table.csv } }]";
+    site.configure("", &[("pools", &pools), ("routes", routes)]);
+    let _gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 200);
+    assert_eq!((a.requests().len(), b.requests().len()), (1, 1));
+    assert_eq!(site.curl(Some("sensor-3"), &[], "/").status, 403);
+}
+
+#[test]
+fn requests_that_can_be_read_in_two_ways_get_400_and_nothing_reaches_an_origin() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    for request in [
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n folded\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /a/../b HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /a/%2e%2e/b HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        let follow_up = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], &format!("{request}{follow_up}"));
+        assert!(output.contains("HTTP/1.1 400"), "{request:?}\n{output}");
+        assert!(!output.contains("200 OK"), "{request:?}\n{output}");
+    }
+    assert_eq!(origin.requests(), Vec::<String>::new());
+    for path in ["/a/../b", "/a/%2E%2e/b", "/%2f"] {
+        assert_eq!(site.curl(Some("sensor-1"), &["--http2"], path).status, 400, "{path}");
+    }
+}
+
+#[test]
+fn a_web_socket_passes_through() {
+    let site = Site::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let origin = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        stream
+            .write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            )
+            .unwrap();
+        let mut ping = [0; 4];
+        stream.read_exact(&mut ping).unwrap();
+        stream.write_all(b"pong").unwrap();
+        (head, ping)
+    });
+    site.configure(&address, &[]);
+    let _gateway = site.start();
+    let mut client = Command::new("openssl")
+        .current_dir(site.path())
+        .args(["s_client", "-quiet", "-alpn", "http/1.1", "-connect", &format!("127.0.0.1:{}", site.port)])
+        .args(["-cert", "sensor-1.crt", "-key", "sensor-1.key"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = client.stdin.take().unwrap();
+    let mut output = client.stdout.take().unwrap();
+    input
+        .write_all(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGVzdA==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+        .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        output.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    input.write_all(b"ping").unwrap();
+    let mut pong = [0; 4];
+    output.read_exact(&mut pong).unwrap();
+    assert_eq!(&pong, b"pong");
+    let (head, sent) = origin.join().unwrap();
+    assert_eq!(&sent, b"ping");
+    assert!(head.to_lowercase().contains("x-client-cn: sensor-1"), "{head}");
+    let _ = client.kill();
+    let _ = client.wait();
+}

@@ -1,0 +1,167 @@
+//! Who gets through the handshake, and what is counted.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::support::{Origin, Site, eventually};
+
+fn failures(gateway: &crate::support::Gateway, reason: &str) -> f64 {
+    gateway
+        .metric(&format!("portcullis_tls_handshake_failures_total{{listener=\"edge\",reason=\"{reason}\"}}"))
+}
+
+#[test]
+fn h1_and_h2_over_tls_1_2_and_1_3_are_served_and_counted_apart() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    for (arguments, version) in [
+        (&["--http1.1", "--tls-max", "1.2"][..], "1.1"),
+        (&["--http2", "--tls-max", "1.2"], "2"),
+        (&["--http1.1", "--tlsv1.3"], "1.1"),
+        (&["--http2", "--tlsv1.3"], "2"),
+    ] {
+        let reply = site.curl(Some("sensor-1"), arguments, "/");
+        assert_eq!((reply.status, reply.version.as_str()), (200, version), "{arguments:?}");
+    }
+    for version in ["1.2", "1.3"] {
+        let name = format!(
+            "portcullis_tls_handshakes_total{{listener=\"edge\",result=\"ok\",resumed=\"no\",version=\"{version}\"}}"
+        );
+        assert!((gateway.metric(&name) - 2.0).abs() < 0.1, "{version}");
+    }
+}
+
+#[test]
+fn a_client_that_sends_nothing_is_dropped_at_the_deadline() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let started = Instant::now();
+    let mut silent = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(silent.read(&mut [0; 16]).unwrap_or(0), 0);
+    assert!(started.elapsed() >= Duration::from_millis(900) && started.elapsed() < Duration::from_secs(5));
+    eventually("it is counted", || (failures(&gateway, "timeout") > 0.0).then_some(()));
+}
+
+#[test]
+fn plain_http_and_garbage_are_told_apart_and_others_are_served() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    for (bytes, reason) in [
+        (&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], "plain_http"),
+        (b"\x16\x03\x01\x00\x05hello", "protocol"),
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(bytes).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+        eventually(reason, || (failures(&gateway, reason) > 0.0).then_some(()));
+    }
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+}
+
+#[test]
+fn a_certificate_for_servers_or_of_an_authority_is_no_client() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[("routes", "[{ pool: main }]")]);
+    let gateway = site.start();
+    assert_eq!(site.curl(Some("server"), &[], "/").status, 0, "serverAuth only");
+    assert_eq!(site.curl(Some("ca"), &[], "/").status, 0, "a CA as leaf");
+    assert!((failures(&gateway, "wrong_usage") - 2.0).abs() < 0.1);
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+}
+
+#[test]
+fn a_revoked_client_is_refused_and_the_same_serial_of_another_authority_is_not_meant() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    site.pki(&["revoke", "sensor-2.crt"]);
+    site.pki(&["crl"]);
+    site.configure(
+        &origin.address,
+        &[("trust", "{ fleet: { anchors: ca.crt, revocation: { lists: [ca.crl] } } }")],
+    );
+    let gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 0);
+    gateway.logged(&["\"revoked\"", "CN=sensor-2", "was revoked on"]);
+}
+
+#[test]
+fn an_optional_listener_serves_strangers_only_where_a_route_says_so_and_still_refuses_bad_certificates() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.pki_in("other", &["init", "--common-name", "Other CA"]);
+    site.pki_in("other", &["issue", "stranger"]);
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { mode: optional, trust: [fleet] } }]";
+    let routes = "[{ request: { path: /public }, client: anonymous, pool: main }, { client: { trust: fleet }, pool: main }]";
+    site.configure(&origin.address, &[("listeners", listeners), ("routes", routes)]);
+    let _gateway = site.start();
+    let reply = site.curl(None, &[], "/public");
+    assert_eq!((reply.status, reply.header("X-SSL-Client-Verify")), (200, Some("NONE")));
+    assert_eq!(site.curl(None, &[], "/private").status, 403);
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/private").status, 200);
+    assert_eq!(site.curl(Some("other/stranger"), &[], "/public").status, 0);
+}
+
+#[test]
+fn the_certificate_is_chosen_by_sni_and_a_host_of_another_one_is_misdirected() {
+    let (site, origin) = (Site::new(), Origin::start());
+    for (name, dns) in [("a", "a.example"), ("wild", "*.b.example")] {
+        site.pki(&["issue", name, "--kind", "server", "--dns", dns]);
+    }
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }, { chain: a.crt, key: a.key }, { chain: wild.crt, key: wild.key }] }, \
+                     client_auth: { mode: require, trust: [fleet] } }]";
+    site.configure(&origin.address, &[("listeners", listeners)]);
+    let _gateway = site.start();
+    let resolve = |name: &str| format!("{name}:{}:127.0.0.1", site.port);
+    for name in ["a.example", "A.Example", "x.b.example", "localhost"] {
+        let url = format!("https://{name}:{}/", site.port);
+        let reply = site.curl_at(Some("sensor-1"), &["--resolve", &resolve(name)], &url);
+        assert_eq!(reply.status, 200, "{name}");
+    }
+    for version in ["--http1.1", "--http2"] {
+        let url = format!("https://a.example:{}/", site.port);
+        let arguments = ["--resolve", &resolve("a.example"), version, "-H", "Host: x.b.example"];
+        assert_eq!(site.curl_at(Some("sensor-1"), &arguments, &url).status, 421, "{version}");
+    }
+    assert_eq!(origin.requests().len(), 4);
+}
+
+#[test]
+fn renegotiation_is_refused() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let output = site.s_client(&["-tls1_2"], "R\n");
+    assert!(
+        output.contains("no renegotiation")
+            || output.contains("handshake failure")
+            || output.contains("alert"),
+        "{output}"
+    );
+    assert_eq!(origin.requests().len(), 0);
+}
+
+#[test]
+fn a_thousand_anchors_do_not_break_handshakes() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let mut bundle = std::fs::read_to_string(site.path().join("ca.crt")).unwrap();
+    for number in 0..60 {
+        let directory = format!("ca-{number}");
+        let name =
+            format!("An authority with quite a long name, number {number}, of the department of authorities");
+        site.pki_in(&directory, &["init", "--common-name", &name[..64.min(name.len())]]);
+        bundle += &std::fs::read_to_string(site.path().join(&directory).join("ca.crt")).unwrap().repeat(17);
+    }
+    std::fs::write(site.path().join("bundle.crt"), bundle).unwrap();
+    site.configure(&origin.address, &[("trust", "{ fleet: { anchors: bundle.crt } }")]);
+    let gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    gateway.logged(&["none are sent"]);
+}

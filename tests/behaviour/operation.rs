@@ -1,0 +1,228 @@
+//! Start, reload, stop, and the commands.
+
+use std::process::Command;
+
+use crate::support::{BINARY, Origin, Site, eventually};
+
+fn portcullis(site: &Site, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(BINARY).args(arguments).current_dir(site.path()).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn a_reload_that_fails_changes_nothing_and_one_that_works_changes_all() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let file = site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let good = std::fs::read_to_string(&file).unwrap();
+    for (broken, told) in [
+        (good.replace("anchors: ca.crt", "anchors: missing.crt"), "trust.fleet.anchors"),
+        (good.replace("anchors: ca.crt", "anchors: server.key"), "holds no certificate"),
+        (good.replace("pool: main", "pool: mian"), "did you mean `main`?"),
+        ("version: [".to_owned(), "it is not YAML"),
+    ] {
+        std::fs::write(&file, broken).unwrap();
+        let (status, text) = gateway.reload();
+        assert!(status == 422 && text.contains(told), "{status} {text}");
+        assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+        assert!((gateway.metric("portcullis_config_stale") - 1.0).abs() < 0.1);
+    }
+    std::fs::write(&file, good.replace("OU: sensors", "OU: gateways")).unwrap();
+    gateway.signal("HUP");
+    eventually("the reload is in force", || {
+        (site.curl(Some("sensor-1"), &[], "/").status == 403).then_some(())
+    });
+    assert!(gateway.metric("portcullis_config_stale") < 0.1);
+}
+
+#[test]
+fn a_reload_drops_no_connection() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let url = format!("https://localhost:{}/[1-60]", site.port);
+    let path = site.path().to_owned();
+    let client = std::thread::spawn(move || {
+        Command::new("curl")
+            .current_dir(path)
+            .args([
+                "-sS",
+                "--http1.1",
+                "--rate",
+                "30/s",
+                "--cacert",
+                "ca.crt",
+                "--cert",
+                "sensor-1.crt",
+                "--key",
+            ])
+            .args(["sensor-1.key", "-o", "/dev/null", "-w", "%{http_code} %{num_connects}\\n", &url])
+            .output()
+            .unwrap()
+    });
+    for _ in 0..8 {
+        assert_eq!(gateway.reload().0, 200);
+    }
+    let output = String::from_utf8(client.join().unwrap().stdout).unwrap();
+    assert_eq!(output.lines().filter(|line| line.starts_with("200")).count(), 60, "{output}");
+    assert_eq!(
+        output.lines().filter(|line| *line == "200 1").count(),
+        1,
+        "one connection carried all: {output}"
+    );
+}
+
+#[test]
+fn a_graceful_stop_lets_requests_finish_and_then_ends() {
+    let site = Site::new();
+    let origin = Origin::answering(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(800));
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()
+    });
+    site.configure(&origin.address, &[]);
+    let mut gateway = site.start();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| site.curl(Some("sensor-1"), &["--http1.1"], "/").status);
+        eventually("the request is under way", || (!origin.requests().is_empty()).then_some(()));
+        gateway.signal("TERM");
+        assert_eq!(slow.join().unwrap(), 200);
+    });
+    assert_eq!(gateway.wait(), Some(0));
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 0);
+}
+
+#[test]
+fn a_binary_upgrade_hands_the_sockets_over() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(
+        &origin.address,
+        &[("server", "{ threads: 1, drain_timeout: 2s, upgrade_socket: upgrade.sock }")],
+    );
+    let mut old = site.start();
+    let mut new = Command::new(BINARY)
+        .args(["run", "-c", "gateway.yaml", "--upgrade"])
+        .current_dir(site.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the new process waits", || site.path().join("upgrade.sock").exists().then_some(()));
+    old.signal("QUIT");
+    let mut statuses = Vec::new();
+    eventually("the old process ends", || {
+        statuses.push(site.curl(Some("sensor-1"), &[], "/").status);
+        (old.pid() != 0 && !std::path::Path::new(&format!("/proc/{}/exe", old.pid())).exists()).then_some(())
+    });
+    statuses.push(site.curl(Some("sensor-1"), &[], "/").status);
+    assert_eq!(old.wait(), Some(0));
+    let _ = new.kill();
+    let _ = new.wait();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_error() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let taken = std::net::TcpListener::bind(("127.0.0.1", site.port)).unwrap();
+    let (code, text) = portcullis(&site, &["run", "-c", "gateway.yaml"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("cannot listen on") && text.contains("hint: `ss -ltnp`"), "{text}");
+    drop(taken);
+}
+
+#[test]
+fn bad_files_are_each_told_with_key_path_and_remedy() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.pki_in("other", &["init"]);
+    site.pki_in("other", &["crl"]);
+    std::fs::write(site.path().join("empty"), "").unwrap();
+    let crt = std::fs::read(site.path().join("ca.crt")).unwrap();
+    std::fs::write(site.path().join("truncated.crt"), &crt[..crt.len() / 2]).unwrap();
+    std::fs::write(site.path().join("bad.csv"), "key,pool\nsensor-1,main\nsensor-2\n").unwrap();
+    let trust = |anchors: &str, list: &str| {
+        format!("{{ fleet: {{ anchors: {anchors}, revocation: {{ lists: [{list}] }} }} }}")
+    };
+    let table = "[{ pools_by: { key: subject.CN, table: bad.csv } }]";
+    let mismatched = "[{ address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: sensor-1.key }] }, \
+                      client_auth: { trust: [fleet] } }]";
+    for (section, text, told) in [
+        ("trust", trust("nowhere.crt", ""), "`trust.fleet.anchors: `"),
+        ("trust", trust("empty", ""), "is empty"),
+        ("trust", trust("truncated.crt", ""), "cannot be used"),
+        ("trust", trust("server.key", ""), "holds no certificate"),
+        ("trust", trust("server.crt", ""), "is no certificate authority"),
+        ("trust", trust("ca.crt", "ca.crt"), "holds no revocation list"),
+        ("trust", trust("ca.crt", "other/ca.crl"), "is no anchor of the trust domain"),
+        ("listeners", mismatched.to_owned(), "is not the key of"),
+        ("routes", table.to_owned(), "line 3: the row needs two columns"),
+    ] {
+        site.configure(&origin.address, &[(section, &text)]);
+        for verb in ["check", "run"] {
+            let (code, output) = portcullis(&site, &[verb, "-c", "gateway.yaml"]);
+            let told = told.trim_matches('`').trim_end();
+            assert!(code == Some(1) && output.contains(told), "{verb} {text}: {code:?} {output}");
+            assert!(!output.contains("panicked"), "{output}");
+        }
+    }
+}
+
+#[test]
+fn explain_says_what_the_gateway_does() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("mallory", "CN=mallory");
+    site.configure(&origin.address, &[]);
+    let explain = |client: &[&str]| {
+        let arguments =
+            [&["explain", "-c", "gateway.yaml", "--json"], client, &["GET", "https://localhost/x"]].concat();
+        let (code, text) = portcullis(&site, &arguments);
+        assert_eq!(code, Some(0), "{text}");
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let answer = explain(&["--cert", "sensor-1.crt"]);
+    assert_eq!((&answer["pool"], &answer["handshake"]["accepted"]), (&"main".into(), &true.into()));
+    let headers = answer["headers"].as_array().unwrap();
+    assert!(headers.iter().any(|header| header["name"] == "x-client-cn" && header["value"] == "sensor-1"));
+    let answer = explain(&["--cert", "mallory.crt"]);
+    assert_eq!((&answer["pool"], &answer["status"]), (&serde_json::Value::Null, &403.into()));
+    assert_eq!(answer["routes"][0]["reasons"][0], "subject OU is missing, wanted `sensors`");
+    assert_eq!(explain(&[])["handshake"]["accepted"], false);
+    assert_eq!(explain(&["--cert", "server.crt"])["handshake"]["accepted"], false);
+}
+
+#[test]
+fn commands_exit_with_0_1_or_2() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    for (arguments, code) in [
+        (&["check", "-c", "gateway.yaml"][..], 0),
+        (&["check", "-c", "nowhere.yaml"], 1),
+        (&["explode"], 2),
+        (&["version"], 0),
+        (&["schema"], 0),
+        (&["completions", "bash"], 0),
+        (&["--help"], 0),
+        (&["pki", "init", "-d", "."], 1),
+    ] {
+        let (got, text) = portcullis(&site, arguments);
+        assert_eq!(got, Some(code), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn metrics_and_status_are_for_loopback_and_never_on_a_public_listener() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    assert!(gateway.admin_get("/metrics").1.contains("portcullis_build_info"));
+    let status: serde_json::Value = serde_json::from_str(&gateway.admin_get("/status").1).unwrap();
+    assert_eq!(status["ready"], true);
+    assert!(gateway.admin_get("/certs").1.contains("CN=localhost"));
+    // A public listener forwards the same paths like any other.
+    assert!(site.curl(Some("sensor-1"), &[], "/metrics").body.starts_with("GET /metrics HTTP/1.1"));
+    let (code, text) = {
+        site.configure(&origin.address, &[("admin", "{ address: \"0.0.0.0:9900\" }")]);
+        portcullis(&site, &["check", "-c", "gateway.yaml"])
+    };
+    assert!(code == Some(1) && text.contains("can be reached from other machines"), "{text}");
+}

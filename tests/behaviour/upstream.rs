@@ -1,0 +1,119 @@
+//! Pools: who answers, and what a client sees when nobody does.
+
+use crate::support::{Origin, Site, eventually, free_port};
+
+#[test]
+fn a_request_goes_to_the_next_endpoint_when_one_refuses_the_connection() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let pools =
+        format!("{{ main: {{ endpoints: [\"127.0.0.1:{}\", \"{}\"] }} }}", free_port(), origin.address);
+    site.configure("", &[("pools", &pools)]);
+    let _gateway = site.start();
+    for method in ["GET", "POST", "GET", "GET"] {
+        assert_eq!(site.curl(Some("sensor-1"), &["-X", method], "/").status, 200, "{method}");
+    }
+}
+
+#[test]
+fn what_failed_is_told_by_502_503_and_504_and_nothing_else() {
+    let site = Site::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let pools = format!(
+        "{{ dead: {{ endpoints: [\"127.0.0.1:{}\"] }}, \
+           silent: {{ endpoints: [\"{}\"], timeouts: {{ first_byte: 300ms }} }}, \
+           nameless: {{ endpoints: [\"no-such-host.invalid:80\"] }} }}",
+        free_port(),
+        silent.local_addr().unwrap()
+    );
+    let routes = "[{ request: { path: /dead }, pool: dead }, { request: { path: /silent }, pool: silent }, \
+                   { request: { path: /nameless }, pool: nameless }]";
+    site.configure("", &[("pools", &pools), ("routes", routes)]);
+    let gateway = site.start();
+    for (path, status, reason) in [
+        ("/dead", 502, "upstream_connect_failed"),
+        ("/silent", 504, "upstream_timeout"),
+        ("/nameless", 503, "no_endpoint"),
+    ] {
+        let reply = site.curl(Some("sensor-1"), &[], path);
+        assert_eq!(reply.status, status, "{path}");
+        assert!(reply.body.starts_with("request ") && reply.body.lines().count() == 1, "{}", reply.body);
+        gateway.logged(&[reason, &format!("\"path\":\"{path}\"")]);
+    }
+}
+
+#[test]
+fn an_unhealthy_endpoint_gets_nothing_until_it_is_healthy_again() {
+    let (site, good) = (Site::new(), Origin::start());
+    let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_broken = broken.clone();
+    let other = Origin::answering(move |head| {
+        let status =
+            if is_broken.load(std::sync::atomic::Ordering::Relaxed) { "500 Broken" } else { "200 OK" };
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{head}", head.len()).into_bytes()
+    });
+    let pools = format!(
+        "{{ main: {{ endpoints: [\"{}\", \"{}\"], health: {{ path: /healthz, interval: 100ms, unhealthy_after: 2 }} }} }}",
+        good.address, other.address
+    );
+    site.configure("", &[("pools", &pools)]);
+    let gateway = site.start();
+    let healthy = format!("portcullis_endpoint_healthy{{endpoint=\"{}\",pool=\"main\"}}", other.address);
+    eventually("it is found unhealthy", || (gateway.metric(&healthy) < 0.5).then_some(()));
+    let statuses: Vec<u16> = (0..6).map(|_| site.curl(Some("sensor-1"), &[], "/").status).collect();
+    assert_eq!(statuses, [200; 6]);
+    broken.store(false, std::sync::atomic::Ordering::Relaxed);
+    eventually("it is found healthy", || (gateway.metric(&healthy) > 0.5).then_some(()));
+    for _ in 0..4 {
+        assert_eq!(site.curl(Some("sensor-1"), &[], "/served").status, 200);
+    }
+    assert!(other.requests().iter().any(|head| head.starts_with("GET /served")));
+}
+
+#[test]
+fn an_origin_over_tls_must_show_a_certificate_that_is_believed() {
+    let site = Site::new();
+    site.pki_in("other", &["init", "--common-name", "Other CA"]);
+    let port = free_port();
+    // openssl's own little web server, which demands our certificate.
+    let mut origin = std::process::Command::new("openssl")
+        .current_dir(site.path())
+        .args(["s_server", "-www", "-quiet", "-accept", &format!("127.0.0.1:{port}")])
+        .args([
+            "-cert",
+            "server.crt",
+            "-key",
+            "server.key",
+            "-CAfile",
+            "ca.crt",
+            "-Verify",
+            "1",
+            "-verify_return_error",
+        ])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the origin listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    let pool = |name: &str, ca: &str, server_name: &str| {
+        format!(
+            "{name}: {{ endpoints: [\"127.0.0.1:{port}\"], tls: {{ verify: {ca}, server_name: {server_name}, client: {{ \
+             chain: sensor-1.crt, key: sensor-1.key }} }} }}"
+        )
+    };
+    let pools = format!(
+        "{{ {}, {}, {} }}",
+        pool("good", "ca.crt", "localhost"),
+        pool("wrong-ca", "other/ca.crt", "localhost"),
+        pool("wrong-name", "ca.crt", "elsewhere.example")
+    );
+    let routes = "[{ request: { path: /good }, pool: good }, { request: { path: /wrong-ca }, pool: wrong-ca }, \
+                   { request: { path: /wrong-name }, pool: wrong-name }]";
+    site.configure("", &[("pools", &pools), ("routes", routes)]);
+    let _gateway = site.start();
+    let statuses =
+        ["/good", "/wrong-ca", "/wrong-name"].map(|path| site.curl(Some("sensor-1"), &[], path).status);
+    let _ = origin.kill();
+    let _ = origin.wait();
+    assert_eq!(statuses, [200, 502, 502]);
+}

@@ -1,0 +1,17 @@
+//! The gateway as its users meet it: the real binary, real clients, one behaviour a test.
+
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "behaviour/forwarding.rs"]
+mod forwarding;
+#[path = "behaviour/handshake.rs"]
+mod handshake;
+#[path = "behaviour/operation.rs"]
+mod operation;
+#[path = "behaviour/resumption.rs"]
+mod resumption;
+#[path = "behaviour/upstream.rs"]
+mod upstream;
+#[path = "behaviour/walkthrough.rs"]
+mod walkthrough;

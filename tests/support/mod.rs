@@ -1,0 +1,343 @@
+//! A gateway of its own for each test: the real binary on loopback, with certificates minted for the run.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for something that must happen, for a bounded time.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Runs a command and fails the test if it fails.
+pub fn run(directory: &Path, program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program).args(arguments).current_dir(directory).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// An origin that answers with what it was sent: the request line and its headers, one a line.
+pub struct Origin {
+    pub address: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Origin {
+    pub fn start() -> Self {
+        Self::answering(|head| {
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len()).into_bytes()
+        })
+    }
+
+    /// `answer` makes the whole response from the request's head.
+    pub fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (answer, seen) = (Arc::new(answer), requests.clone());
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let (answer, seen) = (answer.clone(), seen.clone());
+                thread::spawn(move || serve(connection, &*answer, &seen));
+            }
+        });
+        Self { address, requests }
+    }
+
+    /// The heads of all requests so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+fn serve(connection: TcpStream, answer: &dyn Fn(&str) -> Vec<u8>, seen: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(connection.try_clone().ok()?);
+    let mut writer = connection;
+    loop {
+        let mut head = String::new();
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+            head.push_str(&line);
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        seen.lock().unwrap().push(head.clone());
+        let bytes = answer(&head);
+        if bytes.is_empty() {
+            return None;
+        }
+        writer.write_all(&bytes).ok()?;
+    }
+}
+
+/// A directory with an authority `ca.crt`, a server certificate, and clients; and then a gateway.
+pub struct Site {
+    pub directory: tempfile::TempDir,
+    pub port: u16,
+    pub admin: u16,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        let site = Self { directory: tempfile::tempdir().unwrap(), port: free_port(), admin: free_port() };
+        site.pki(&["init", "--common-name", "Test CA"]);
+        site.pki(&["issue", "server", "--kind", "server", "--subject", "CN=localhost", "--dns", "localhost"]);
+        site.client("sensor-1", "CN=sensor-1,OU=sensors");
+        site
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// `portcullis pki VERB -d . …`
+    pub fn pki(&self, arguments: &[&str]) {
+        self.pki_in(".", arguments);
+    }
+
+    pub fn pki_in(&self, directory: &str, arguments: &[&str]) {
+        let (verb, rest) = arguments.split_first().unwrap();
+        run(self.path(), BINARY, &[&["pki", verb, "-d", directory], rest].concat());
+    }
+
+    pub fn client(&self, name: &str, subject: &str) {
+        self.pki(&["issue", name, "--subject", subject]);
+    }
+
+    /// The usual configuration; `extra` replaces or adds whole sections.
+    pub fn configure(&self, origin: &str, extra: &[(&str, &str)]) -> PathBuf {
+        let mut sections = vec![
+            (
+                "listeners",
+                format!(
+                    "[{{ name: edge, address: \"127.0.0.1:{}\", tls: {{ certificates: [{{ chain: server.crt, key: \
+                     server.key }}] }}, client_auth: {{ mode: require, trust: [fleet] }}, limits: {{ \
+                     handshake_timeout: 1s }} }}]",
+                    self.port
+                ),
+            ),
+            ("trust", "{ fleet: { anchors: ca.crt } }".to_owned()),
+            ("pools", format!("{{ main: {{ endpoints: [\"{origin}\"] }} }}")),
+            (
+                "routes",
+                "[{ name: sensors, client: { trust: fleet, subject: { OU: sensors } }, pool: main }]".into(),
+            ),
+            ("identity_headers", "[rfc9440, plain, nginx, xfcc]".into()),
+            ("admin", format!("{{ address: \"127.0.0.1:{}\" }}", self.admin)),
+            ("server", "{ threads: 1, drain_timeout: 5s }".into()),
+        ];
+        for (name, text) in extra {
+            let text = text.replace("PORT", &self.port.to_string());
+            match sections.iter_mut().find(|(known, _)| known == name) {
+                Some(section) => section.1 = text,
+                None => sections.push((name, text)),
+            }
+        }
+        let mut yaml = String::from("version: 1\n");
+        for (name, text) in sections {
+            yaml += &format!("{name}: {text}\n");
+        }
+        let file = self.path().join("gateway.yaml");
+        std::fs::write(&file, yaml).unwrap();
+        file
+    }
+
+    pub fn start(&self) -> Gateway {
+        Gateway::start(self.path(), self.admin)
+    }
+
+    /// curl as a client with certificate NAME.crt, or as one without.
+    pub fn curl(&self, client: Option<&str>, arguments: &[&str], path: &str) -> Reply {
+        self.curl_at(client, arguments, &format!("https://localhost:{}{path}", self.port))
+    }
+
+    pub fn curl_at(&self, client: Option<&str>, arguments: &[&str], url: &str) -> Reply {
+        let mut command = Command::new("curl");
+        command.current_dir(self.path()).args([
+            "-sS",
+            "--max-time",
+            "15",
+            "--path-as-is",
+            "--cacert",
+            "ca.crt",
+        ]);
+        command.args(["-o", "-", "-w", "\n%{http_code} %{http_version}"]);
+        if let Some(client) = client {
+            command.args(["--cert", &format!("{client}.crt"), "--key", &format!("{client}.key")]);
+        }
+        let output = command.args(arguments).arg(url).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, code) = text.rsplit_once('\n').unwrap_or(("", "0 0"));
+        let (status, version) = code.split_once(' ').unwrap_or(("0", "0"));
+        Reply { status: status.parse().unwrap_or(0), version: version.to_owned(), body: body.to_owned() }
+    }
+
+    /// `openssl s_client` as sensor-1, with a request on its standard input.
+    pub fn s_client(&self, arguments: &[&str], input: &str) -> String {
+        let mut child = Command::new("openssl")
+            .current_dir(self.path())
+            .args(["s_client", "-connect", &format!("127.0.0.1:{}", self.port), "-CAfile", "ca.crt"])
+            .args(["-cert", "sensor-1.crt", "-key", "sensor-1.key", "-ign_eof"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+}
+
+/// What curl got. Status 0: no answer at all.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub version: String,
+    pub body: String,
+}
+
+impl Reply {
+    /// The value of a header that the echoing origin saw.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.body.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// The real binary, running.
+pub struct Gateway {
+    child: Child,
+    admin: u16,
+    log: Arc<Mutex<String>>,
+}
+
+impl Gateway {
+    pub fn start(directory: &Path, admin: u16) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(["run", "-c", "gateway.yaml"])
+            .current_dir(directory)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for stream in streams {
+            let log = log.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let mut log = log.lock().unwrap();
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            });
+        }
+        let mut gateway = Self { child, admin, log };
+        eventually("the gateway is ready", || {
+            let ended = gateway.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the gateway ended: {ended:?}\n{}", gateway.log());
+            (gateway.admin_get("/readyz").0 == 200).then_some(())
+        });
+        gateway
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// A line of the log with all of these in it.
+    pub fn logged(&self, parts: &[&str]) -> String {
+        eventually(&format!("{parts:?} is logged\n{}", self.log()), || {
+            let log = self.log();
+            log.lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned)
+        })
+    }
+
+    pub fn signal(&self, signal: &str) {
+        run(Path::new("/"), "kill", &[&format!("-{signal}"), &self.pid().to_string()]);
+    }
+
+    pub fn admin_get(&self, path: &str) -> (u16, String) {
+        self.admin_request("GET", path)
+    }
+
+    pub fn admin_request(&self, method: &str, path: &str) -> (u16, String) {
+        let url = format!("http://127.0.0.1:{}{path}", self.admin);
+        let output = Command::new("curl")
+            .args(["-s", "--max-time", "10", "-X", method, "-w", "\n%{http_code}", &url])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').unwrap_or(("", "0"));
+        (status.parse().unwrap_or(0), body.to_owned())
+    }
+
+    /// The value of a metric, by its name and labels as they are rendered.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.admin_get("/metrics");
+        let line =
+            text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0.0)
+    }
+
+    pub fn reload(&self) -> (u16, String) {
+        self.admin_request("POST", "/reload")
+    }
+
+    /// Waits until it ended by itself; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        eventually("the gateway ends", || self.child.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("gateway log:\n{}", self.log());
+        }
+    }
+}
