@@ -59,6 +59,9 @@ impl ProxyHttp for Gateway {
             return self.refuse(session, exchange, Refusal::Internal).await;
         };
         exchange.begin(&connection);
+        if has_two_lengths(session) {
+            return self.refuse(session, exchange, Refusal::BadRequest).await;
+        }
         match decide(session.req_header(), &connection, exchange) {
             Ok(()) => Ok(false),
             Err(refusal) => self.refuse(session, exchange, refusal).await,
@@ -233,6 +236,17 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
         true
     }
+}
+
+/// Pingora drops a `Content-Length` that stands beside a `Transfer-Encoding` before anybody can see it; only the bytes
+/// as they came still tell. An ordinary request has no transfer coding and pays one header lookup.
+fn has_two_lengths(session: &Session) -> bool {
+    if session.is_http2() || !session.req_header().headers.contains_key(header::TRANSFER_ENCODING) {
+        return false;
+    }
+    let raw = session.to_h1_raw();
+    raw.split(|byte| *byte == b'\n')
+        .any(|line| line.get(..14).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length")))
 }
 
 fn connection(session: &Session) -> Option<&Arc<Connection>> {

@@ -38,7 +38,7 @@ impl AdminSocket {
             AdminAddress::Tcp(address) => {
                 let bound =
                     if upgrade { None } else { Some(bind(&ListenAddress::Tcp(*address), &mut |_| None)?) };
-                Ok(Self::Tcp { key: format!("admin {address}"), bound })
+                Ok(Self::Tcp { key: format!("admin:{address}"), bound })
             }
             AdminAddress::Unix(path) => unix(path).map(Self::Unix).map_err(StartError::Admin),
         }
