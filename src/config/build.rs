@@ -669,7 +669,7 @@ impl Builder {
             let at = format!("{at}.{key}");
             let patterns = self.patterns(&at, Some(patterns));
             if let Some(kind) = AttributeKind::from_key(&key) {
-                attributes.push((kind, patterns))
+                attributes.push((kind, patterns));
             } else {
                 let near = closest(&key, AttributeKind::KEYS.iter().copied());
                 let hint = near.map(|near| format!("did you mean `{near}`?"));

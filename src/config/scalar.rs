@@ -68,7 +68,7 @@ impl Strings {
 
 /// The known word that is most like `word`, if one is close.
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near = |candidate: &&str| distance(word, candidate) <= (candidate.len().max(word.len()) + 2) / 3;
+    let near = |candidate: &&str| distance(word, candidate) <= candidate.len().max(word.len()).div_ceil(3);
     known.into_iter().filter(near).min_by_key(|candidate| distance(word, candidate))
 }
 
