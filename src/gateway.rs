@@ -59,6 +59,7 @@ impl ProxyHttp for Gateway {
             return self.refuse(session, exchange, Refusal::Internal).await;
         };
         exchange.begin(&connection);
+        set_timeouts(session, &connection, exchange);
         if has_two_lengths(session) {
             return self.refuse(session, exchange, Refusal::BadRequest).await;
         }
@@ -235,6 +236,19 @@ impl ProxyHttp for Gateway {
     /// The request's own record says what happened; Pingora need not say it again.
     fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
         true
+    }
+}
+
+/// A connection may be idle for as long as its listener allows, and an upgraded one (a WebSocket) as long as it likes.
+fn set_timeouts(session: &mut Session, connection: &Connection, exchange: &Exchange) {
+    // Off already means: the client or a shutdown wants the connection to end after this request.
+    if let (Some(_), Some(listener)) =
+        (session.get_keepalive(), exchange.runtime.listeners.get(connection.listener))
+    {
+        session.set_keepalive(Some(listener.limits.keepalive_timeout.as_secs().max(1)));
+    }
+    if session.is_upgrade_req() {
+        session.set_read_timeout(None);
     }
 }
 

@@ -192,7 +192,7 @@ impl Acceptor {
         let Ok(tcp) = tcp.into_std() else { return };
         let acceptor = self.clone();
         let entered = self.open.enter();
-        pingora_core_handle().spawn(async move {
+        pingora_runtime::current_handle().spawn(async move {
             let _entered = entered;
             // The socket is registered with the reactor of the worker that serves it.
             let Ok(tcp) = TcpStream::from_std(tcp) else { return };
@@ -228,26 +228,22 @@ impl Acceptor {
         self.telemetry.connection_ended(&connection);
     }
 
-    /// As Pingora's own loop, with the keep-alive and header timeouts of the listener.
+    /// As Pingora's own loop, with the header timeout of the listener.
     async fn serve_http1(&self, stream: ClientStream, listener: &ListenerRuntime) {
         let mut session = ServerSession::new_http1(Box::new(stream));
-        session.set_keepalive(Some(listener.limits.keepalive_timeout.as_secs().max(1)));
-        session.set_read_timeout(Some(listener.limits.request_header_timeout));
+        // Until the first request is there, this is how long it may take; `request_filter` then sets the time that
+        // the connection may be idle.
+        session.set_keepalive(Some(listener.limits.request_header_timeout.as_secs().max(1)));
         let mut next = self.proxy.process_new_http(session, &self.shutdown).await;
         while let Some(reused) = next {
             let (stream, settings) = reused.consume();
             let mut session = ServerSession::new_http1(stream);
-            session.set_read_timeout(Some(listener.limits.request_header_timeout));
             if let Some(settings) = settings {
                 settings.apply_to_session(&mut session);
             }
             next = self.proxy.process_new_http(session, &self.shutdown).await;
         }
     }
-}
-
-fn pingora_core_handle() -> tokio::runtime::Handle {
-    pingora_runtime::current_handle()
 }
 
 /// Errors of `accept(2)` that belong to the one connection that failed, not to the listener.

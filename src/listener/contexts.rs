@@ -35,7 +35,8 @@ pub struct ServerContexts {
 
 /// Which certificate answers to which name. The first certificate answers to everything else.
 struct Choice {
-    contexts: Vec<SslContext>,
+    /// Of the certificates after the first.
+    others: Vec<SslContext>,
     exact: HashMap<String, usize>,
     /// Parent domain of `*.parent` → certificate.
     wildcard: HashMap<String, usize>,
@@ -58,17 +59,13 @@ impl ServerContexts {
         trust: Option<&TrustSet>,
         keys: &TicketKeys,
     ) -> Result<Self, ErrorStack> {
-        let mut builders = Vec::new();
-        for certificate in certificates {
-            builders.push(builder(listener, certificate, trust, keys)?);
-        }
-        let first = builders.remove(0);
+        // The configuration has at least one certificate; without any there is nothing to build.
+        let (first, others) = certificates.split_first().ok_or_else(ErrorStack::get)?;
+        let mut first = builder(listener, first, trust, keys)?;
+        let others: Result<Vec<SslContext>, ErrorStack> =
+            others.iter().map(|other| Ok(builder(listener, other, trust, keys)?.build())).collect();
         let (exact, wildcard) = names(certificates);
-        let others: Vec<SslContext> = builders.into_iter().map(SslContextBuilder::build).collect();
-        let spare = self::builder(listener, &certificates[0], trust, keys)?.build();
-        let contexts = std::iter::once(spare).chain(others).collect();
-        let choice = Arc::new(Choice { contexts, exact, wildcard });
-        let mut first = first;
+        let choice = Arc::new(Choice { others: others?, exact, wildcard });
         if certificates.len() > 1 {
             choose_by_sni(&mut first, choice.clone());
         }
@@ -83,7 +80,7 @@ impl ServerContexts {
     /// Whether a request for `host` may come over a connection that asked for `sni`: both must lead to the same
     /// certificate (RFC 9110, section 7.4).
     pub fn same_server(&self, sni: &str, host: &str) -> bool {
-        self.choice.contexts.len() == 1 || self.choice.index(sni) == self.choice.index(host)
+        self.choice.others.is_empty() || self.choice.index(sni) == self.choice.index(host)
     }
 }
 
@@ -103,9 +100,9 @@ fn names(certificates: &[ServerCertificate]) -> (HashMap<String, usize>, HashMap
 fn choose_by_sni(builder: &mut SslContextBuilder, choice: Arc<Choice>) {
     builder.set_servername_callback(move |ssl, _alert| {
         let index = ssl.servername(NameType::HOST_NAME).map_or(0, |name| choice.index(name));
-        if index != 0 {
+        if let Some(other) = index.checked_sub(1).and_then(|other| choice.others.get(other)) {
             // On failure the default certificate answers, which the client will refuse by itself.
-            let _ = ssl.set_ssl_context(&choice.contexts[index]);
+            let _ = ssl.set_ssl_context(other);
         }
         Ok(())
     });

@@ -81,11 +81,11 @@ impl AsyncWrite for ClientStream {
 impl Shutdown for ClientStream {
     async fn shutdown(&mut self) {
         // A client that is gone or does not read cannot be told; the socket closes either way.
-        let _ = pingora_timeout(CLOSE_TIMEOUT, AsyncWriteExt::shutdown(self)).await;
+        let _ = within(CLOSE_TIMEOUT, AsyncWriteExt::shutdown(self)).await;
     }
 }
 
-async fn pingora_timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(limit, future).await.ok()
 }
 

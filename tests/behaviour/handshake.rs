@@ -47,6 +47,24 @@ fn a_client_that_sends_nothing_is_dropped_at_the_deadline() {
 }
 
 #[test]
+fn a_client_that_never_sends_its_request_is_dropped_and_an_idle_one_is_kept_longer() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { mode: require, trust: [fleet] }, limits: { \
+                     request_header_timeout: 1s, keepalive_timeout: 4s } }]";
+    site.configure(&origin.address, &[("listeners", listeners)]);
+    let _gateway = site.start();
+    let started = Instant::now();
+    let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], "");
+    assert!(!output.contains("HTTP/1.1 200"), "{output}");
+    assert!(started.elapsed() < Duration::from_millis(3500), "{:?}", started.elapsed());
+    let started = Instant::now();
+    let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(output.contains("HTTP/1.1 200"), "{output}");
+    assert!(started.elapsed() >= Duration::from_millis(3500), "{:?}", started.elapsed());
+}
+
+#[test]
 fn plain_http_and_garbage_are_told_apart_and_others_are_served() {
     let (site, origin) = (Site::new(), Origin::start());
     site.configure(&origin.address, &[]);

@@ -1,0 +1,240 @@
+"""What is measured: each case puts one kind of work on a freshly started server and returns what one unit cost."""
+
+import dataclasses
+import json
+import os
+import re
+import select
+import subprocess
+import time
+
+import system
+from system import Failed, Process
+
+# The one TLS 1.3 suite every client here offers, so that all servers do the same cryptography.
+SUITE = "TLS_AES_128_GCM_SHA256"
+# Until connections are open, upstream connections kept and caches warm.
+WARM_UP_SECONDS = 0.5
+# What a tool may take beyond the time it was told to run.
+GRACE_SECONDS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What every measurement needs: tools, cores, amounts."""
+
+    handshakes: str  # our load generator, compiled
+    preload: str  # the library that gives h2load and wrk a certificate, compiled
+    directory: object
+    server_core: int
+    load_core: int
+    seconds: float
+    connections: int
+    origin: object
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One measurement. `value` is in the case's unit; the rest helps to judge it."""
+
+    value: float
+    work: int
+    per_second: float
+    busy: float  # share of its core that the server used
+    upstream_connections: int  # opened meanwhile
+
+
+class Meter:
+    """CPU time of the server, work done by the origin and wall time, since it was made."""
+
+    def __init__(self, server, origin):
+        self._server, self._origin = server, origin
+        self._accepts, self._requests = origin.counters()
+        self._cpu, self._time = server.cpu_seconds(), time.monotonic()
+
+    def read(self, work=None):
+        """The sample, of `work` units or else of as many as the origin answered requests."""
+        seconds, cpu = time.monotonic() - self._time, self._server.cpu_seconds() - self._cpu
+        accepts, requests = self._origin.counters()
+        # Each question to the origin is a request over a connection of its own.
+        work = requests - self._requests - 1 if work is None else work
+        if work <= 0 or cpu <= 0:
+            raise Failed(f"nothing was done: {work} units of work in {cpu:.2f} s of CPU time")
+        return Sample(cpu / work * 1e6, work, work / seconds, cpu / seconds, accepts - self._accepts - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Handshakes:
+    """Handshake, one GET, close; with `resume` on a session of an earlier connection."""
+
+    name: str
+    title: str
+    keys: str
+    tls: str
+    resume: bool = False
+    unit: str = "µs"
+    peers: tuple = ()
+    compared_with: str = ""
+    extra_routes: int = 0
+
+    def measure(self, bench, server, port, pki):
+        arguments = ["--tls", self.tls, "--seconds", f"{bench.seconds}", "--count", "1000000", "--wait"]
+        if self.resume:
+            arguments.append("--resume")
+        with _handshakes(bench, port, pki, arguments) as tool:
+            _line(tool, GRACE_SECONDS)
+            system.await_quiet(server)
+            meter = Meter(server, bench.origin)
+            tool.child.stdin.write(b"\n")
+            tool.child.stdin.flush()
+            result = json.loads(_line(tool, bench.seconds + GRACE_SECONDS))
+            system.await_quiet(server)
+            sample = meter.read(result["done"])
+        _none_failed(result)
+        if result["resumed"] != (result["done"] if self.resume else 0):
+            raise Failed(f"{result['resumed']} of {result['done']} handshakes were resumed")
+        return dataclasses.replace(sample, per_second=result["done"] / result["seconds"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Requests:
+    """Requests on connections that stay open, by wrk (HTTP/1.1) or h2load (HTTP/2).
+
+    The CPU time is read while the tool is in full swing, and the requests are counted by the origin
+    between the same two moments: the tool's own handshakes and its start and end are not in the figure.
+    """
+
+    name: str
+    title: str
+    protocol: str
+    keys: str = "p256"
+    unit: str = "µs"
+    peers: tuple = ()
+    compared_with: str = ""
+    extra_routes: int = 0
+
+    def command(self, port, seconds):
+        url = f"https://127.0.0.1:{port}/"
+        if self.protocol == "h2":
+            return ["h2load", "-t1", "-c16", "-m32", f"--duration={seconds:.0f}", f"--tls13-ciphers={SUITE}", url]
+        return ["wrk", "-t1", "-c64", f"-d{seconds:.0f}s", "--timeout", "10s", url]
+
+    def measure(self, bench, server, port, pki):
+        # Both tools take whole seconds.
+        seconds = int(bench.seconds + 2 * WARM_UP_SECONDS + 0.999)
+        environment = {
+            "LD_PRELOAD": bench.preload,
+            "MTLS_CERT": str(pki.certificate("sensor-1")),
+            "MTLS_KEY": str(pki.key("sensor-1")),
+            "MTLS_CIPHERSUITES": SUITE,
+        }
+        _, before = bench.origin.counters()
+        log = bench.directory / f"{self.name}.log"
+        with Process(self.command(port, seconds), bench.load_core, log, environment) as tool:
+            time.sleep(WARM_UP_SECONDS)
+            meter = Meter(server, bench.origin)
+            time.sleep(bench.seconds)
+            if not tool.alive():
+                raise Failed(f"{tool.name} ended early:\n{tool.output()}")
+            sample = meter.read()
+            try:
+                status = tool.child.wait(seconds + GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise Failed(f"{tool.name} does not end") from None
+            report = log.read_text(errors="replace")
+        if status != 0:
+            raise Failed(f"{tool.name} ended with status {status}:\n{tool.output()}")
+        _, after = bench.origin.counters()
+        _all_answered(tool.name, report, after - before)
+        return sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Connections that made one request and are idle since: growth of the server's PSS per connection."""
+
+    name: str
+    title: str
+    keys: str = "p256"
+    unit: str = "KiB"
+    peers: tuple = ()
+    compared_with: str = ""
+    extra_routes: int = 0
+
+    def measure(self, bench, server, port, pki):
+        with _handshakes(bench, port, pki, ["--count", "200", "--wait"]) as warm_up:
+            _line(warm_up, GRACE_SECONDS)
+            warm_up.child.stdin.close()
+            _none_failed(json.loads(_line(warm_up, GRACE_SECONDS)))
+        system.await_quiet(server)
+        before = server.memory_kib()
+        meter = Meter(server, bench.origin)
+        with _handshakes(bench, port, pki, ["--hold", str(bench.connections), "--seconds", "120"]) as holder:
+            result = json.loads(_line(holder, 120 + GRACE_SECONDS))
+            _none_failed(result)
+            sample = meter.read(result["done"])
+            system.await_quiet(server)
+            grown = server.memory_kib() - before
+            holder.child.stdin.close()
+            lost = json.loads(_line(holder, GRACE_SECONDS))["lost"]
+        if result["done"] != bench.connections or lost:
+            raise Failed(f"{result['done'] - lost} of {bench.connections} connections stayed open")
+        return dataclasses.replace(sample, value=grown / result["done"])
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Handshakes("full13-p256", "full TLS 1.3, P-256, 1 GET, close", "p256", "1.3"),
+        Handshakes("full13-rsa", "full TLS 1.3, RSA-2048, 1 GET, close", "rsa2048", "1.3"),
+        Handshakes("full12-p256", "full TLS 1.2, P-256, 1 GET, close", "p256", "1.2"),
+        Handshakes("resumed13", "resumed TLS 1.3, 1 GET, close", "p256", "1.3", resume=True),
+        Handshakes("resumed12", "resumed TLS 1.2, 1 GET, close", "p256", "1.2", resume=True),
+        Requests("http1", "HTTP/1.1 request, 64 kept connections", "http/1.1"),
+        Requests("http2", "HTTP/2 request, 16 × 32 streams", "h2"),
+        Requests("http1-10k-routes", "HTTP/1.1 request, 10,000 routes", "http/1.1",
+                 peers=("portcullis",), compared_with="http1", extra_routes=10_000),
+        Memory("memory", "memory per idle mTLS connection"),
+    )
+}  # fmt: skip
+
+
+def _handshakes(bench, port, pki, arguments):
+    return Process(
+        [bench.handshakes, "--address", f"127.0.0.1:{port}", "--cert", pki.certificate("sensor-1"),
+         "--key", pki.key("sensor-1"), "--ca", pki.certificate("ca"), *arguments],
+        bench.load_core, bench.directory / "handshakes.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _line(tool, seconds):
+    """The next line the tool prints; it flushes after each."""
+    line, deadline = b"", time.monotonic() + seconds
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([tool.child.stdout], [], [], max(0, deadline - time.monotonic()))
+        part = os.read(tool.child.stdout.fileno(), 4096) if ready else b""
+        if not part:
+            why = "ended" if ready else f"said nothing for {seconds:.0f} s"
+            raise Failed(f"{tool.name} {why}: {tool.output()}")
+        line += part
+    return line.decode()
+
+
+def _none_failed(result):
+    if result["failed"] or not result["done"]:
+        raise Failed(f"{result['failed']} connections failed, {result['done']} did not: {result['first_failure']}")
+
+
+def _all_answered(tool, report, at_origin):
+    """Every answer was a 200, and the origin saw each request once (but for those in flight at the end)."""
+    if tool == "wrk":
+        done = re.search(r"(\d+) requests in", report)
+        bad = re.search(r"Non-2xx or 3xx responses: \d+|Socket errors: .*", report)
+    else:
+        done = re.search(r"requests: \d+ total, \d+ started, (\d+) done", report)
+        bad = re.search(r"[1-9]\d* (failed|errored|timeout|3xx|4xx|5xx)", report)
+    if bad or not done:
+        raise Failed(f"{tool} reports: {bad[0] if bad else report.strip()[-400:]}")
+    done = int(done[1])
+    if abs(at_origin - done) > 0.02 * done + 1100:
+        raise Failed(f"{tool} counts {done} answers, the origin {at_origin}")

@@ -1,0 +1,528 @@
+/*
+ * A load generator for mutual-TLS handshakes: one thread, epoll, `--concurrency` connections at a time.
+ *
+ * Load mode: each connection is a handshake (full, or resumed with `--resume`), one GET that must be
+ * answered with 200, and a close. With `--resume` each place in the pool first makes one full handshake,
+ * and from then on offers the newest session it was given; SSL_session_reused says whether the server took it.
+ * Hold mode (`--hold N`): N connections are opened, each proves itself with one GET, and all stay open
+ * and idle until standard input ends.
+ *
+ * Protocol with the caller: after a warm-up (which also collects the sessions) it prints the line `ready`;
+ * with `--wait` it goes on only when a line arrives on standard input, so that the caller can read the
+ * server's CPU time in between. The result is one line of JSON.
+ *
+ * Exit codes: 0 measured (look at `failed`), 1 could not measure, 2 wrong usage.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_CONNECTIONS = 200000, RESPONSE_BYTES = 4096, CONNECTION_TIMEOUT_S = 10, SOURCE_ADDRESSES = 16 };
+
+struct options {
+    struct sockaddr_in address;
+    const char *address_text, *certificate, *key, *ca, *server_name, *path;
+    int tls_version;
+    bool resume, wait;
+    long count, concurrency, hold;
+    double seconds;
+};
+
+enum stage { CONNECTING, HANDSHAKING, SENDING, READING, DRAINING, HELD, IDLE };
+
+/* One place in the pool: a connection at a time, and the session it may resume. */
+struct place {
+    enum stage stage;
+    int socket;
+    SSL *ssl;
+    SSL_SESSION *session;
+    double deadline;
+    size_t sent, received;
+    char response[RESPONSE_BYTES + 1];
+};
+
+struct tally {
+    long started, done, resumed, failed;
+    char first_failure[256];
+};
+
+static struct options options;
+static struct tally tally;
+static SSL_CTX *context;
+static int poller;
+static char request[512];
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void usage(const char *problem)
+{
+    fprintf(stderr, "error: %s\n", problem);
+    fprintf(stderr,
+            "usage: handshakes --address IPV4:PORT --cert FILE --key FILE --ca FILE [--tls 1.2|1.3] [--resume]\n"
+            "                  [--count N] [--seconds S] [--concurrency N] [--hold N] [--wait]\n"
+            "                  [--server-name NAME] [--path PATH]\n");
+    exit(2);
+}
+
+static void stop(const char *what)
+{
+    fprintf(stderr, "error: %s\n", what);
+    ERR_print_errors_fp(stderr);
+    exit(1);
+}
+
+/* The place is found again through the SSL: the newest session is the one to offer next. */
+static int keep_session(SSL *ssl, SSL_SESSION *session)
+{
+    struct place *place = SSL_get_app_data(ssl);
+    if (place->session != NULL)
+        SSL_SESSION_free(place->session);
+    place->session = session;
+    return 1; /* the reference is ours now */
+}
+
+static void make_context(void)
+{
+    context = SSL_CTX_new(TLS_client_method());
+    if (context == NULL)
+        stop("no TLS context");
+    SSL_CTX_set_min_proto_version(context, options.tls_version);
+    SSL_CTX_set_max_proto_version(context, options.tls_version);
+    /* One suite and in effect one group, so that every server does the same cryptography. P-256 must be offered
+     * too: TLS 1.2 ties the curve of an ECDSA certificate to this list. */
+    if (SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256") != 1 ||
+        SSL_CTX_set_cipher_list(context, "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256") != 1 ||
+        SSL_CTX_set1_groups_list(context, "X25519:P-256") != 1)
+        stop("suites or groups are not known to this OpenSSL");
+    if (SSL_CTX_use_certificate_chain_file(context, options.certificate) != 1)
+        stop("--cert cannot be used");
+    if (SSL_CTX_use_PrivateKey_file(context, options.key, SSL_FILETYPE_PEM) != 1)
+        stop("--key cannot be used");
+    if (SSL_CTX_load_verify_locations(context, options.ca, NULL) != 1)
+        stop("--ca cannot be used");
+    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
+    if (options.resume) {
+        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(context, keep_session);
+    } else {
+        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+    }
+}
+
+/* Closed connections leave their port in TIME_WAIT: several source addresses keep us from running out. */
+static void choose_source(int fd)
+{
+    static unsigned next;
+    struct sockaddr_in source = {.sin_family = AF_INET};
+    int on = 1;
+    if (ntohl(options.address.sin_addr.s_addr) >> 24 != 127)
+        return;
+    source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + next++ % SOURCE_ADDRESSES);
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&source, sizeof source) != 0)
+        stop("a source address in 127.0.0.0/8 cannot be bound");
+}
+
+static void watch(struct place *place, uint32_t events, int operation)
+{
+    struct epoll_event event = {.events = events, .data.ptr = place};
+    if (epoll_ctl(poller, operation, place->socket, &event) != 0)
+        stop("epoll_ctl failed");
+}
+
+static void open_connection(struct place *place)
+{
+    int on = 1;
+    place->socket = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (place->socket < 0)
+        stop("no more sockets (is the open-files limit too low?)");
+    choose_source(place->socket);
+    setsockopt(place->socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    place->ssl = SSL_new(context);
+    if (place->ssl == NULL || SSL_set_fd(place->ssl, place->socket) != 1 ||
+        SSL_set_tlsext_host_name(place->ssl, options.server_name) != 1)
+        stop("no TLS connection can be made");
+    SSL_set_app_data(place->ssl, place);
+    SSL_set_connect_state(place->ssl);
+    if (options.resume && place->session != NULL)
+        SSL_set_session(place->ssl, place->session);
+    place->stage = CONNECTING;
+    place->sent = place->received = 0;
+    place->deadline = now() + CONNECTION_TIMEOUT_S;
+    tally.started++;
+    watch(place, EPOLLOUT, EPOLL_CTL_ADD);
+    if (connect(place->socket, (struct sockaddr *)&options.address, sizeof options.address) != 0 &&
+        errno != EINPROGRESS)
+        stop("connect failed at once");
+}
+
+static void close_connection(struct place *place)
+{
+    SSL_free(place->ssl);
+    close(place->socket);
+    place->ssl = NULL;
+    place->socket = -1;
+    place->stage = IDLE;
+    ERR_clear_error();
+}
+
+static void fail(struct place *place, const char *what)
+{
+    tally.failed++;
+    if (tally.first_failure[0] == '\0') {
+        unsigned long code = ERR_peek_error();
+        const char *reason = code == 0 ? strerror(errno) : ERR_reason_error_string(code);
+        snprintf(tally.first_failure, sizeof tally.first_failure, "%s (%s)", what, reason == NULL ? "?" : reason);
+        for (char *c = tally.first_failure; *c != '\0'; c++)
+            if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ')
+                *c = '\'';
+    }
+    close_connection(place);
+}
+
+static void finish(struct place *place)
+{
+    tally.done++;
+    if (SSL_session_reused(place->ssl))
+        tally.resumed++;
+    /* Without a close_notify of our own OpenSSL would call a TLS 1.2 session bad and never offer it again. */
+    SSL_shutdown(place->ssl);
+    close_connection(place);
+}
+
+static bool response_is_complete(const struct place *place)
+{
+    const char *end = strstr(place->response, "\r\n\r\n");
+    if (end == NULL)
+        return false;
+    const char *length = strcasestr(place->response, "\r\ncontent-length:");
+    if (length == NULL || length > end)
+        return false;
+    return place->received >= (size_t)(end + 4 - place->response) + strtoul(length + 17, NULL, 10);
+}
+
+/* True when the call must be repeated once the socket is ready; then the wish is registered. */
+static bool must_wait(struct place *place, int result)
+{
+    int error = SSL_get_error(place->ssl, result);
+    if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
+        return false;
+    watch(place, error == SSL_ERROR_WANT_READ ? EPOLLIN : EPOLLOUT, EPOLL_CTL_MOD);
+    return true;
+}
+
+static void read_response(struct place *place)
+{
+    for (;;) {
+        char rest[256];
+        bool draining = place->stage == DRAINING;
+        size_t room = RESPONSE_BYTES - place->received;
+        if (!draining && room == 0)
+            return fail(place, "the response is too long");
+        ERR_clear_error();
+        int n = SSL_read(place->ssl, draining ? rest : place->response + place->received,
+                         draining ? (int)sizeof rest : (int)room);
+        if (n <= 0 && must_wait(place, n))
+            return;
+        if (n <= 0) {
+            if (draining)
+                return finish(place);
+            return fail(place, "the connection ended before the response");
+        }
+        if (draining)
+            continue;
+        place->received += (size_t)n;
+        place->response[place->received] = '\0';
+        if (!response_is_complete(place))
+            continue;
+        if (strncmp(place->response, "HTTP/1.1 200", 12) != 0)
+            return fail(place, "the status is not 200");
+        if (options.hold > 0) {
+            tally.done++;
+            place->stage = HELD;
+            return watch(place, 0, EPOLL_CTL_MOD);
+        }
+        place->stage = DRAINING;
+    }
+}
+
+static void advance(struct place *place)
+{
+    int result;
+    switch (place->stage) {
+    case CONNECTING: {
+        int error = 0;
+        socklen_t size = sizeof error;
+        getsockopt(place->socket, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (error != 0) {
+            errno = error;
+            fail(place, "connect failed");
+            return;
+        }
+        place->stage = HANDSHAKING;
+    }
+    /* fall through */
+    case HANDSHAKING:
+        ERR_clear_error();
+        result = SSL_do_handshake(place->ssl);
+        if (result != 1) {
+            if (!must_wait(place, result))
+                fail(place, "the handshake failed");
+            return;
+        }
+        place->stage = SENDING;
+    /* fall through */
+    case SENDING:
+        ERR_clear_error();
+        result = SSL_write(place->ssl, request, (int)strlen(request));
+        if (result <= 0) {
+            if (!must_wait(place, result))
+                fail(place, "the request could not be sent");
+            return;
+        }
+        place->stage = READING;
+    /* fall through */
+    case READING:
+    case DRAINING:
+        read_response(place);
+        return;
+    case HELD:
+        fail(place, "a held connection was ended");
+        return;
+    case IDLE:
+        return;
+    }
+}
+
+static void drop_overdue(struct place *places, long size)
+{
+    double t = now();
+    for (long i = 0; i < size; i++) {
+        if (places[i].stage != IDLE && places[i].stage != HELD && t > places[i].deadline) {
+            errno = ETIMEDOUT;
+            fail(&places[i], "a connection took too long");
+        }
+    }
+}
+
+/* Makes connections, `options.concurrency` at a time, until `count` were started or `seconds` are over. */
+static void run(struct place *places, long size, long count, double seconds)
+{
+    struct epoll_event events[256];
+    double end = now() + seconds, next_sweep = now() + 1;
+    long first_free = 0, busy = 0;
+    tally = (struct tally){0};
+    for (;;) {
+        bool more = tally.started < count && now() < end && tally.failed < 100 + count / 10;
+        /* In hold mode a place that got its connection keeps it, so there are more places than concurrency. */
+        while (more && busy < options.concurrency && tally.started < count) {
+            long tried = 0;
+            while (tried++ < size && places[first_free].stage != IDLE)
+                first_free = (first_free + 1) % size;
+            if (places[first_free].stage != IDLE)
+                break;
+            open_connection(&places[first_free]);
+            busy++;
+        }
+        if (busy == 0)
+            return;
+        int n = epoll_wait(poller, events, 256, 1000);
+        for (int i = 0; i < n; i++) {
+            struct place *place = events[i].data.ptr;
+            bool was_busy = place->stage != IDLE && place->stage != HELD;
+            advance(place);
+            if (was_busy && (place->stage == IDLE || place->stage == HELD))
+                busy--;
+        }
+        if (now() > next_sweep) {
+            long before = tally.failed;
+            drop_overdue(places, size);
+            busy -= tally.failed - before;
+            next_sweep = now() + 1;
+        }
+    }
+}
+
+static long lost_connections(struct place *places, long size)
+{
+    long lost = 0;
+    for (long i = 0; i < size; i++) {
+        char byte;
+        if (places[i].stage != HELD)
+            lost++;
+        else if (recv(places[i].socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+            lost++;
+    }
+    return lost;
+}
+
+static void await_caller(bool until_end)
+{
+    char line[64];
+    while (fgets(line, sizeof line, stdin) != NULL)
+        if (!until_end)
+            return;
+}
+
+static int hold(void)
+{
+    struct place *places = calloc((size_t)options.hold, sizeof *places);
+    if (places == NULL)
+        stop("not enough memory");
+    for (long i = 0; i < options.hold; i++)
+        places[i].stage = IDLE;
+    run(places, options.hold, options.hold, options.seconds);
+    printf("{\"mode\": \"hold\", \"done\": %ld, \"failed\": %ld, \"first_failure\": \"%s\"}\n", tally.done,
+           tally.failed, tally.first_failure);
+    fflush(stdout);
+    await_caller(true);
+    printf("{\"lost\": %ld}\n", lost_connections(places, options.hold));
+    return 0;
+}
+
+static int load(void)
+{
+    long size = options.concurrency;
+    struct place *places = calloc((size_t)size, sizeof *places);
+    if (places == NULL)
+        stop("not enough memory");
+    for (long i = 0; i < size; i++)
+        places[i].stage = IDLE;
+
+    run(places, size, size, CONNECTION_TIMEOUT_S); /* warm-up: a connection for each place */
+    if (tally.done < size) {
+        fprintf(stderr, "error: %ld of %ld connections of the warm-up failed: %s\n", size - tally.done, size,
+                tally.first_failure);
+        return 1;
+    }
+    for (long i = 0; options.resume && i < size; i++) {
+        if (places[i].session == NULL) {
+            fprintf(stderr, "error: the server gave no session to resume\n");
+            return 1;
+        }
+    }
+    puts("ready");
+    fflush(stdout);
+    if (options.wait)
+        await_caller(false);
+
+    double start = now();
+    run(places, size, options.count, options.seconds);
+    double seconds = now() - start;
+    printf("{\"mode\": \"%s\", \"tls\": \"%s\", \"done\": %ld, \"resumed\": %ld, \"failed\": %ld, "
+           "\"seconds\": %.6f, \"first_failure\": \"%s\"}\n",
+           options.resume ? "resumed" : "full", options.tls_version == TLS1_3_VERSION ? "1.3" : "1.2", tally.done,
+           tally.resumed, tally.failed, seconds, tally.first_failure);
+    return 0;
+}
+
+static long number(const char *text, long most)
+{
+    char *end;
+    long value = strtol(text, &end, 10);
+    if (*end != '\0' || value < 1 || value > most)
+        usage("a count is not a number, or out of range");
+    return value;
+}
+
+static void parse_address(const char *text)
+{
+    char host[64];
+    const char *colon = strrchr(text, ':');
+    if (colon == NULL || (size_t)(colon - text) >= sizeof host)
+        usage("--address must be IPV4:PORT");
+    memcpy(host, text, (size_t)(colon - text));
+    host[colon - text] = '\0';
+    options.address.sin_family = AF_INET;
+    options.address.sin_port = htons((uint16_t)number(colon + 1, 65535));
+    if (inet_pton(AF_INET, host, &options.address.sin_addr) != 1)
+        usage("--address must be IPV4:PORT");
+    options.address_text = text;
+}
+
+static void parse_options(int argc, char **argv)
+{
+    static const struct option known[] = {
+        {"address", required_argument, NULL, 'a'},     {"cert", required_argument, NULL, 'c'},
+        {"key", required_argument, NULL, 'k'},         {"ca", required_argument, NULL, 'C'},
+        {"tls", required_argument, NULL, 't'},         {"resume", no_argument, NULL, 'r'},
+        {"count", required_argument, NULL, 'n'},       {"seconds", required_argument, NULL, 's'},
+        {"concurrency", required_argument, NULL, 'p'}, {"hold", required_argument, NULL, 'h'},
+        {"wait", no_argument, NULL, 'w'},              {"server-name", required_argument, NULL, 'N'},
+        {"path", required_argument, NULL, 'P'},        {NULL, 0, NULL, 0}};
+    int option;
+    options.tls_version = TLS1_3_VERSION;
+    options.count = 1000;
+    options.concurrency = 32;
+    options.seconds = 600;
+    options.server_name = "localhost";
+    options.path = "/";
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        switch (option) {
+        case 'a': parse_address(optarg); break;
+        case 'c': options.certificate = optarg; break;
+        case 'k': options.key = optarg; break;
+        case 'C': options.ca = optarg; break;
+        case 't':
+            if (strcmp(optarg, "1.2") != 0 && strcmp(optarg, "1.3") != 0)
+                usage("--tls must be 1.2 or 1.3");
+            options.tls_version = optarg[2] == '2' ? TLS1_2_VERSION : TLS1_3_VERSION;
+            break;
+        case 'r': options.resume = true; break;
+        case 'n': options.count = number(optarg, 1000000000); break;
+        case 's': options.seconds = strtod(optarg, NULL); break;
+        case 'p': options.concurrency = number(optarg, 10000); break;
+        case 'h': options.hold = number(optarg, MAX_CONNECTIONS); break;
+        case 'w': options.wait = true; break;
+        case 'N': options.server_name = optarg; break;
+        case 'P': options.path = optarg; break;
+        default: usage("unknown option");
+        }
+    }
+    if (optind < argc)
+        usage("unexpected argument");
+    if (options.address_text == NULL || options.certificate == NULL || options.key == NULL || options.ca == NULL)
+        usage("--address, --cert, --key and --ca are needed");
+    if (!(options.seconds > 0 && options.seconds <= 3600))
+        usage("--seconds must be between 0 and 3600");
+    if (options.hold > 0 && options.resume)
+        usage("--hold and --resume exclude each other");
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    parse_options(argc, argv);
+    int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", options.path,
+                          options.server_name, options.hold > 0 ? "" : "Connection: close\r\n");
+    if (length < 0 || (size_t)length >= sizeof request)
+        usage("--path or --server-name is too long");
+    make_context();
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    if (poller < 0)
+        stop("no epoll");
+    return options.hold > 0 ? hold() : load();
+}

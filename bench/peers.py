@@ -1,0 +1,308 @@
+"""The servers that are compared, each configured for the same job as one who knows it well would.
+
+The job: a TLS 1.2/1.3 listener on loopback that demands a client certificate of one authority; OU
+`sensors` goes to the pool `telemetry`, OU `office` to `backoffice`, everybody else gets 403; the origin is
+told the CN and the fingerprint in X-Client-CN and X-Client-Fingerprint, whatever the client sent under
+those names; HTTP/1.1 and HTTP/2 downstream, kept-alive HTTP/1.1 connections upstream; no access log;
+tickets on; one worker.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import urllib.request
+
+import system
+from pki import Pki
+from system import Failed, Process
+
+# Nothing that is kept alive may end while it is measured.
+KEEP_SECONDS = 3600
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a server is started for."""
+
+    pki: Pki
+    telemetry_port: int
+    backoffice_port: int
+    connections: int  # so many must fit, with their upstream connections
+    extra_routes: int = 0  # routes for other clients that stand before the two that matter
+
+
+class Peer:
+    """A server program: how it is found and how it is told to do the job."""
+
+    name = ""
+
+    def __init__(self, binary):
+        self.binary = binary
+
+    @classmethod
+    def find(cls):
+        found = shutil.which(cls.name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        return None if found is None else cls(found)
+
+    def version(self):
+        done = subprocess.run([self.binary, *self.version_arguments], capture_output=True, text=True, timeout=10)
+        return (done.stdout + done.stderr).strip().splitlines()[0]
+
+    def command(self, directory, port, job):
+        """Writes the configuration into the directory; returns the command line that serves it."""
+        raise NotImplementedError
+
+    def serve(self, directory, job, core):
+        """Starts the server; returns (process, port) once it accepts connections."""
+        directory.mkdir(parents=True, exist_ok=True)
+        port = system.free_port()
+        process = Process(self.command(directory, port, job), core, directory / f"{self.name}.log")
+        try:
+            system.await_listener(process, port)
+        except BaseException:
+            process.stop()
+            raise
+        return process, port
+
+
+class Nginx(Peer):
+    """nginx as its documentation advises for a TLS proxy.
+
+    - `upstream … keepalive` with HTTP/1.1 and an empty Connection header: without them every request opens a
+      connection to the origin.
+    - Sessions live in tickets alone: a shared session cache on top is work that no client here uses.
+    - The variables of the certificate are read in `map`, which is evaluated once per request and only when used.
+    - `multi_accept`, one worker, no accept mutex (the default).
+    - nginx offers the fingerprint as SHA-1 only. It answers 400 to a client without (valid) certificate
+      after the handshake: it cannot refuse in the handshake.
+    """
+
+    name = "nginx"
+    version_arguments = ["-v"]
+
+    def command(self, directory, port, job):
+        # As root the worker would change to another user, who may not enter our directory.
+        user = "user root;" if os.geteuid() == 0 else ""
+        (directory / "nginx.conf").write_text(f"""
+{user}
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log crit;
+events {{ worker_connections {job.connections + 1024}; multi_accept on; use epoll; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    keepalive_timeout {KEEP_SECONDS}s;
+    keepalive_requests 1000000000;
+    http2_max_concurrent_streams 128;
+    tcp_nodelay on;
+    server_tokens off;
+
+    map $ssl_client_s_dn $pool {{
+        default "";
+        "~(^|,)OU=sensors(,|$)" telemetry;
+        "~(^|,)OU=office(,|$)" backoffice;
+    }}
+    map $ssl_client_s_dn $client_cn {{
+        default "";
+        "~(^|,)CN=(?<cn>[^,]+)" $cn;
+    }}
+    upstream telemetry {{
+        server 127.0.0.1:{job.telemetry_port};
+        keepalive 512; keepalive_requests 1000000000; keepalive_timeout {KEEP_SECONDS}s;
+    }}
+    upstream backoffice {{
+        server 127.0.0.1:{job.backoffice_port};
+        keepalive 512; keepalive_requests 1000000000; keepalive_timeout {KEEP_SECONDS}s;
+    }}
+    server {{
+        listen 127.0.0.1:{port} ssl http2 backlog=4096;
+        ssl_certificate {job.pki.certificate("server")};
+        ssl_certificate_key {job.pki.key("server")};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_client_certificate {job.pki.certificate("ca")};
+        ssl_verify_client on;
+        ssl_session_tickets on;
+        ssl_session_timeout 1h;
+        location / {{
+            if ($pool = "") {{ return 403; }}
+            proxy_pass http://$pool;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_set_header X-Client-CN $client_cn;
+            proxy_set_header X-Client-Fingerprint $ssl_client_fingerprint;
+        }}
+    }}
+}}
+""")
+        return [self.binary, "-e", directory / "error.log", "-c", directory / "nginx.conf"]
+
+
+class Haproxy(Peer):
+    """HAProxy as its documentation advises for one thread.
+
+    - `http-reuse always`: an upstream connection serves whoever comes next; the default opens one for the first
+      request of each client connection.
+    - `nbthread 1` without master; no log.
+    - Tickets carry the sessions; the fingerprint is the cheapest it offers (SHA-1).
+    """
+
+    name = "haproxy"
+    version_arguments = ["-v"]
+
+    def command(self, directory, port, job):
+        (directory / "haproxy.cfg").write_text(f"""
+global
+    nbthread 1
+    maxconn {job.connections + 512}
+    ssl-default-bind-options ssl-min-ver TLSv1.2
+    tune.ssl.lifetime 3600
+
+defaults
+    mode http
+    timeout connect 5s
+    timeout client {KEEP_SECONDS}s
+    timeout server {KEEP_SECONDS}s
+    timeout http-request 10s
+    timeout http-keep-alive {KEEP_SECONDS}s
+    option http-keep-alive
+    http-reuse always
+
+frontend edge
+    bind 127.0.0.1:{port} ssl crt {job.pki.server_bundle} ca-file {job.pki.certificate("ca")} verify required alpn h2,http/1.1 backlog 4096
+    acl sensors ssl_c_s_dn(OU) -m str sensors
+    acl office ssl_c_s_dn(OU) -m str office
+    http-request deny deny_status 403 unless sensors or office
+    http-request set-header X-Client-CN %[ssl_c_s_dn(CN)]
+    http-request set-header X-Client-Fingerprint %[ssl_c_sha1,hex]
+    use_backend telemetry if sensors
+    default_backend backoffice
+
+backend telemetry
+    server origin 127.0.0.1:{job.telemetry_port} pool-purge-delay {KEEP_SECONDS}s
+
+backend backoffice
+    server origin 127.0.0.1:{job.backoffice_port} pool-purge-delay {KEEP_SECONDS}s
+""")
+        return [self.binary, "-q", "-db", "-f", directory / "haproxy.cfg"]
+
+
+class Portcullis(Peer):
+    """Portcullis with defaults, but for one thread and no records of requests and connections."""
+
+    name = "portcullis"
+    version_arguments = ["version"]
+
+    def command(self, directory, port, job):
+        extra = "".join(
+            f"  - {{ name: extra-{n}, client: {{ trust: fleet, subject: {{ CN: device-{n} }} }}, pool: backoffice }}\n"
+            for n in range(job.extra_routes)
+        )
+        (directory / "portcullis.yaml").write_text(f"""
+version: 1
+listeners:
+  - name: edge
+    address: 127.0.0.1:{port}
+    protocols: [h2, http/1.1]
+    tls:
+      certificates:
+        - {{ chain: {job.pki.certificate("server")}, key: {job.pki.key("server")} }}
+    client_auth: {{ mode: require, trust: [fleet] }}
+    limits: {{ keepalive_timeout: {KEEP_SECONDS}s }}
+trust:
+  fleet: {{ anchors: {job.pki.certificate("ca")} }}
+pools:
+  telemetry: {{ endpoints: ["127.0.0.1:{job.telemetry_port}"], timeouts: {{ idle: {KEEP_SECONDS}s }} }}
+  backoffice: {{ endpoints: ["127.0.0.1:{job.backoffice_port}"], timeouts: {{ idle: {KEEP_SECONDS}s }} }}
+routes:
+{extra}  - {{ name: sensors, client: {{ trust: fleet, subject: {{ OU: sensors }} }}, pool: telemetry }}
+  - {{ name: office, client: {{ trust: fleet, subject: {{ OU: office }} }}, pool: backoffice }}
+identity_headers:
+  - {{ header: X-Client-CN, field: subject.CN }}
+  - {{ header: X-Client-Fingerprint, field: fingerprint }}
+admin: {{ address: "unix:{directory}/admin.sock" }}
+logging: {{ level: error, access: {{ requests: false, connections: false }} }}
+server: {{ threads: 1, drain_timeout: 1s, upgrade_socket: {directory}/upgrade.sock }}
+""")
+        return [self.binary, "run", "-c", directory / "portcullis.yaml"]
+
+
+PEERS = {peer.name: peer for peer in (Portcullis, Nginx, Haproxy)}
+
+
+class Origin:
+    """The origin behind everybody: an nginx that answers at once, and says on /echo what it was told.
+
+    It listens once per pool and once for its own counters.
+    """
+
+    def __init__(self, directory, core):
+        nginx = Nginx.find()
+        if nginx is None:
+            raise Failed("nginx is needed as the origin\n  hint: apt-get install nginx-light")
+        directory = pathlib.Path(directory)
+        directory.mkdir()
+        self.telemetry_port, self.backoffice_port, self.status_port = (system.free_port() for _ in range(3))
+        user = "user root;" if os.geteuid() == 0 else ""
+        pools = "".join(
+            f"""
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location / {{ return 200 "a small answer from the origin behind the gateway, 64 bytes long\\n"; }}
+        location = /echo {{ return 200 "{pool} $http_x_client_cn $http_x_client_fingerprint"; }}
+    }}"""
+            for pool, port in (("telemetry", self.telemetry_port), ("backoffice", self.backoffice_port))
+        )
+        (directory / "nginx.conf").write_text(f"""
+{user}
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log crit;
+events {{ worker_connections 8192; multi_accept on; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    keepalive_timeout {KEEP_SECONDS}s;
+    keepalive_requests 1000000000;
+    default_type text/plain;
+    server_tokens off;
+    {pools}
+    server {{
+        listen 127.0.0.1:{self.status_port};
+        location / {{ stub_status; }}
+    }}
+}}
+""")
+        self._process = Process([nginx.binary, "-e", directory / "error.log", "-c", directory / "nginx.conf"],
+                                core, directory / "origin.log")  # fmt: skip
+
+    def __enter__(self):
+        try:
+            system.await_listener(self._process, self.status_port)
+        except BaseException:
+            self._process.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._process.stop()
+
+    def counters(self):
+        """(connections accepted, requests answered) since the origin started, this question included."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.status_port}/", timeout=20) as answer:
+            accepts, _, requests = re.search(r"\n (\d+) (\d+) (\d+)", answer.read().decode()).groups()
+        return int(accepts), int(requests)

@@ -1,0 +1,159 @@
+"""Processes on chosen cores, what they cost, and the end of all of them."""
+
+import ctypes
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+TICK = 1 / os.sysconf("SC_CLK_TCK")
+PR_SET_PDEATHSIG = 1
+STOP_SECONDS = 5
+_libc = ctypes.CDLL(None)
+
+
+class Failed(Exception):
+    """Something could not be measured; the message says what and is meant for the person at the terminal."""
+
+
+class Process:
+    """A child on one core, ended by its process id when the `with` block is left, however it is left."""
+
+    def __init__(self, arguments, core, log, environment=None, **pipes):
+        self.name = pathlib.Path(arguments[0]).name
+        self._log = log
+
+        def settle():
+            os.sched_setaffinity(0, {core})
+            # Should this script be killed outright, the kernel ends the child for it.
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+        with open(log, "wb") as output:
+            self.child = subprocess.Popen(
+                [str(argument) for argument in arguments],
+                env={**os.environ, **(environment or {})},
+                preexec_fn=settle,
+                **{"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, **pipes},
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        family = family_of(self.child.pid)
+        if self.child.poll() is None:
+            self.child.terminate()
+            try:
+                self.child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+        for pid, born in family:
+            # The birth time tells our process from a later one that was given the same number.
+            if birth_of(pid) == born:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        self.child.wait(STOP_SECONDS)
+        for pipe in (self.child.stdin, self.child.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def alive(self):
+        return self.child.poll() is None
+
+    def output(self):
+        """The last lines of what it wrote, for an error message."""
+        text = pathlib.Path(self._log).read_text(errors="replace").strip()
+        return "\n".join(text.splitlines()[-12:]) or "(it wrote nothing)"
+
+    def cpu_seconds(self):
+        """User and system time of the process, its threads (also ended ones) and its children."""
+        return sum(_cpu_ticks(pid) for pid, _ in family_of(self.child.pid)) * TICK
+
+    def memory_kib(self):
+        """Proportional set size of the process and its children."""
+        return sum(_pss_kib(pid) for pid, _ in family_of(self.child.pid))
+
+
+def family_of(pid):
+    """The process and its descendants, as (process id, birth time)."""
+    family, waiting = [], [pid]
+    while waiting:
+        one = waiting.pop()
+        born = birth_of(one)
+        if born is None:
+            continue
+        family.append((one, born))
+        try:
+            for thread in os.listdir(f"/proc/{one}/task"):
+                children = pathlib.Path(f"/proc/{one}/task/{thread}/children").read_text()
+                waiting += [int(child) for child in children.split()]
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return family
+
+
+def _stat(pid):
+    """The fields of /proc/PID/stat behind the name, which may itself hold spaces and brackets."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def birth_of(pid):
+    stat = _stat(pid)
+    return None if stat is None else int(stat[19])
+
+
+def _cpu_ticks(pid):
+    stat = _stat(pid)
+    return 0 if stat is None else int(stat[11]) + int(stat[12])
+
+
+def _pss_kib(pid):
+    try:
+        for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return 0
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def await_listener(process, port, seconds=20):
+    """Returns once something accepts on the port; fails when the process ends first or takes too long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not process.alive():
+            raise Failed(f"{process.name} ended instead of serving:\n{process.output()}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise Failed(f"{process.name} does not listen on port {port} after {seconds} s:\n{process.output()}")
+
+
+def await_quiet(process, seconds=2):
+    """Waits until the process does nothing any more, so that closing work is counted where it belongs."""
+    deadline = time.monotonic() + seconds
+    before = process.cpu_seconds()
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        after = process.cpu_seconds()
+        if after == before:
+            return
+        before = after
