@@ -39,3 +39,115 @@ impl Config {
 pub fn schema() -> serde_json::Value {
     serde_json::to_value(schemars::schema_for!(file::ConfigFile)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+version: 1
+listeners:
+  - address: "127.0.0.1:8443"
+    tls: { certificates: [{ chain: a.crt, key: a.key }] }
+    client_auth: { trust: [fleet] }
+trust: { fleet: { anchors: ca.crt } }
+pools: { main: { endpoints: ["127.0.0.1:9000"] } }
+routes: [{ client: { trust: fleet }, pool: main }]
+"#;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("conf/x.yaml"), text).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn a_dozen_lines_are_enough_and_the_defaults_are_safe() {
+        let config = parse(GOOD).unwrap();
+        let listener = &config.listeners[0];
+        assert_eq!(listener.client_auth.mode, ClientAuthMode::Require);
+        assert_eq!(listener.tls.minimum_version, TlsVersion::Tls12);
+        assert_eq!(listener.tls.certificates[0].chain, Path::new("conf/a.crt"));
+        assert_eq!(config.trust[0].policy.when_stale, crate::trust::WhenStale::Refuse);
+        assert_eq!(config.identity_headers.len(), 1);
+        assert!(config.trusted_proxies.is_empty() && config.admin.is_none());
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_with_path_and_remedy() {
+        let text = r#"
+version: 2
+listeners:
+  - address: "somewhere"
+    tls: { certificates: [{ chain: a.crt, key: a.key }], minimum_versoin: "1.2" }
+    client_auth: { trust: [fleet] }
+  - address: "somewhere"
+    tls: { certificates: [] }
+    client_auth: { trust: [flet] }
+trust: { fleet: { anchors: ca.crt } }
+pools:
+  a: { endpoints: [nohost], balance: rr }
+  b: { endpoints: ["127.0.0.1:1"], retries: -1 }
+routes:
+  - { pool: c }
+  - { client: { subject: { cn: x } }, pool: a }
+  - { request: { path: { regex: "(" } }, pool: b }
+  - {}
+identity_headers: [rfc9441]
+lisners: 1
+"#;
+        let expected = r"error: conf/x.yaml cannot be used: 13 problems
+  lisners: unknown key
+    hint: did you mean `listeners`?
+  version: this version is not known
+    expected: `version: 1`
+  listeners[0].tls.minimum_versoin: unknown field `minimum_versoin`, expected one of `certificates`, `minimum_version`, `maximum_version`, `ciphers`, `groups`, `session_tickets`, `ticket_lifetime`
+    hint: did you mean `minimum_version`?
+  listeners[1].address: `somewhere` is not an address
+    expected: an IP address with a port, such as `0.0.0.0:8443` or `[::]:8443`, or `systemd:NAME`
+  listeners[1].tls.certificates: there are none
+    expected: at least one
+  listeners[1].client_auth.trust[0]: no trust domain is called `flet`
+    hint: did you mean `fleet`?
+  pools.a.balance: expected `round_robin`, `least_connections`, `random`, or `{ hash: client }`
+  pools.b.retries: invalid value: integer `-1`, expected u32
+  routes[0].pool: no pool is called `c`
+    hint: did you mean `a`?
+  routes[1].client.subject.cn: no such attribute
+    expected: CN, OU, O, L, ST, C, serialNumber, UID, DC, emailAddress
+    hint: did you mean `CN`?
+  routes[2].request.path: `(` is not a regular expression: regex parse error:
+    (
+    ^
+error: unclosed group
+  routes[3]: it leads nowhere
+    expected: `pool` or `pools_by`
+  identity_headers[0]: expected `rfc9440`, `xfcc`, `nginx`, `plain`, or `{ header: NAME, field: FIELD }`";
+        let told = parse(text).unwrap_err();
+        assert_eq!(told, expected, "{told}");
+    }
+
+    #[test]
+    fn what_would_open_or_close_the_gate_by_mistake_is_refused() {
+        for (from, to, told) in [
+            ("trust: [fleet] }", "mode: off, trust: [fleet] }", "asks for no certificate"),
+            ("trust: [fleet] }", "mode: optional }", "nobody could enter"),
+            ("routes: [{ client: { trust: fleet }", "routes: [{ client: anonymous", "can match nobody"),
+            (
+                "anchors: ca.crt }",
+                "anchors: ca.crt }, fleet: { anchors: b }",
+                "duplicate entry with key \"fleet\"",
+            ),
+            ("version: 1", "version: 1\nversion: 1", "duplicate"),
+            (
+                "pool: main }",
+                "pool: main, pools_by: { key: subject.CN, table: t.csv } }",
+                "both `pool` and `pools_by`",
+            ),
+            ("endpoints: [\"127.0.0.1:9000\"]", "endpoints: []", "there are none"),
+        ] {
+            let text = GOOD.replace(from, to);
+            assert_ne!(text, GOOD, "{from}");
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(told), "{to}: {error}");
+        }
+    }
+}

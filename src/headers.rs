@@ -32,7 +32,10 @@ pub enum HeaderPreset {
 
 /// A preset, or one field under a name of one's own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected `rfc9440`, `xfcc`, `nginx`, `plain`, or `{ header: NAME, field: FIELD }`"
+)]
 pub enum IdentityHeaderSpec {
     Preset(HeaderPreset),
     Named(NamedHeader),

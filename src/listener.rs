@@ -221,11 +221,21 @@ impl Acceptor {
             return;
         };
         if client.is_h2 {
-            self.proxy.process_new(Box::new(stream), &self.shutdown).await;
+            self.serve_http2(stream, &listener, &connection).await;
         } else {
             self.serve_http1(stream, &listener).await;
         }
         self.telemetry.connection_ended(&connection);
+    }
+
+    /// A client that has sent no request within the listener's header timeout is not waited for any longer.
+    async fn serve_http2(&self, stream: ClientStream, listener: &ListenerRuntime, connection: &Connection) {
+        let serving = self.proxy.process_new(Box::new(stream), &self.shutdown);
+        tokio::pin!(serving);
+        let first = tokio::time::timeout(listener.limits.request_header_timeout, &mut serving).await;
+        if first.is_err() && connection.requests() > 0 {
+            serving.await;
+        }
     }
 
     /// As Pingora's own loop, with the header timeout of the listener.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 /// How a pattern is written in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or `{ exact | prefix | suffix | glob | regex: TEXT }`")]
 pub enum PatternSpec {
     /// Exact; with a `*` in it, a glob.
     Text(String),

@@ -5,9 +5,10 @@ mod supervisor;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
@@ -100,6 +101,9 @@ fn serve(
 
     let gateway = Gateway::new(cell.clone(), telemetry.clone());
     let mut proxy = HttpProxy::new(gateway, server.configuration.clone());
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(h2_idle_timeout(&cell));
+    proxy.server_options = Some(options);
     proxy.handle_init_modules();
     let started = {
         let readiness = readiness.clone();
@@ -125,6 +129,13 @@ fn serve(
     supervisor::reload_on_hangup(reloader).map_err(StartError::Thread)?;
     server.run(RunArgs::default());
     Ok(())
+}
+
+/// Pingora knows one value for all listeners: the longest that any of them allows. It is read at start only.
+fn h2_idle_timeout(cell: &crate::runtime::Cell) -> Duration {
+    let runtime = cell.load();
+    let timeouts = runtime.listeners.iter().map(|listener| listener.limits.keepalive_timeout);
+    timeouts.max().unwrap_or(Duration::from_secs(60))
 }
 
 fn pingora_conf(settings: &crate::config::ServerSettings) -> ServerConf {

@@ -149,7 +149,7 @@ pub enum UsageFile {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `refuse`, `believe`, or `{ believe_for: 24h }`")]
 pub enum WhenStaleFile {
     Word(StaleWord),
     For(BelieveFor),
@@ -190,7 +190,7 @@ pub struct PoolFile {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `host:port`, or `{ address: host:port, weight: 3 }`")]
 pub enum EndpointFile {
     /// `host:port`
     Address(String),
@@ -207,7 +207,7 @@ pub struct WeightedFile {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `round_robin`, `least_connections`, `random`, or `{ hash: client }`")]
 pub enum BalanceFile {
     Word(BalanceWord),
     Hash(HashFile),
@@ -254,7 +254,7 @@ pub struct UpstreamTlsFile {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a PEM bundle of trust anchors, or `off`")]
 pub enum VerifyFile {
     /// YAML reads a bare `off` as false.
     Off(bool),
@@ -309,7 +309,10 @@ pub struct RouteFile {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected `anonymous`, `anyone`, `verified`, or conditions: trust, subject, issuer, san, fingerprint, key_fingerprint, serial"
+)]
 pub enum ClientFile {
     Word(ClientWord),
     Match(Box<ClientMatchFile>),
@@ -336,7 +339,10 @@ pub struct ClientMatchFile {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a pattern or a list of patterns: a text, or `{ exact | prefix | suffix | glob | regex: TEXT }`"
+)]
 pub enum OneOrMany {
     One(PatternSpec),
     Many(Vec<PatternSpec>),

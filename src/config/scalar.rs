@@ -49,7 +49,7 @@ impl JsonSchema for Span {
 
 /// One string, or a list of them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
 pub enum Strings {
     One(String),
     Many(Vec<String>),
@@ -81,7 +81,8 @@ fn distance(a: &str, b: &str) -> usize {
         row[0] = i + 1;
         for (j, right) in b.iter().enumerate() {
             let above = row[j + 1];
-            row[j + 1] = (above + 1).min(row[j] + 1).min(diagonal + usize::from(left != *right));
+            row[j + 1] =
+                (above + 1).min(row[j] + 1).min(diagonal + usize::from(!left.eq_ignore_ascii_case(right)));
             diagonal = above;
         }
     }

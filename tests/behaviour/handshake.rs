@@ -62,6 +62,9 @@ fn a_client_that_never_sends_its_request_is_dropped_and_an_idle_one_is_kept_long
     let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(output.contains("HTTP/1.1 200"), "{output}");
     assert!(started.elapsed() >= Duration::from_millis(3500), "{:?}", started.elapsed());
+    let started = Instant::now();
+    site.s_client(&["-quiet", "-alpn", "h2"], "");
+    assert!(started.elapsed() < Duration::from_millis(3500), "h2 without a request: {:?}", started.elapsed());
 }
 
 #[test]
