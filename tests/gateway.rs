@@ -11,6 +11,8 @@ mod handshake;
 mod operation;
 #[path = "behaviour/resumption.rs"]
 mod resumption;
+#[path = "behaviour/trust.rs"]
+mod trust;
 #[path = "behaviour/upstream.rs"]
 mod upstream;
 #[path = "behaviour/walkthrough.rs"]

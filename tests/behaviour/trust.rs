@@ -1,0 +1,123 @@
+//! Chains, intermediates, and domains that overlap.
+
+use crate::support::{Origin, Site, run};
+
+/// `leaf.crt` is issued by `intermediate.crt`, which is issued by `ca.crt`; `chained.crt` is leaf and intermediate.
+const COMMANDS: &str = r#"
+openssl ecparam -name prime256v1 -genkey -noout -out intermediate.key
+openssl req -new -key intermediate.key -subj "/CN=Intermediate" -out intermediate.csr
+printf 'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n' > ca.ext
+openssl x509 -req -days 30 -in intermediate.csr -CA ca.crt -CAkey ca.key -set_serial 77 -extfile ca.ext -out intermediate.crt
+openssl ecparam -name prime256v1 -genkey -noout -out leaf.key
+openssl req -new -key leaf.key -subj "/OU=sensors/CN=leaf" -out leaf.csr
+openssl x509 -req -days 30 -in leaf.csr -CA intermediate.crt -CAkey intermediate.key -set_serial 78 -out leaf.crt
+cat leaf.crt intermediate.crt > chained.crt
+cp leaf.key chained.key
+"#;
+
+fn site() -> Site {
+    let site = Site::new();
+    run(site.path(), "sh", &["-e", "-c", COMMANDS]);
+    site
+}
+
+#[test]
+fn a_presented_intermediate_leads_to_the_anchor_and_a_missing_one_does_not() {
+    let (site, origin) = (site(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let reply = site.curl(Some("chained"), &[], "/");
+    assert_eq!((reply.status, reply.header("X-Client-CN")), (200, Some("leaf")));
+    assert!(reply.header("Client-Cert-Chain").is_some_and(|chain| chain.starts_with(":MII")), "{reply:?}");
+    assert_eq!(site.curl(Some("leaf"), &[], "/").status, 0);
+    gateway.logged(&["unknown_issuer", "vouches for `CN=leaf,OU=sensors`", "`CN=Intermediate`"]);
+}
+
+#[test]
+fn an_intermediate_in_the_bundle_is_an_anchor() {
+    let (site, origin) = (site(), Origin::start());
+    site.configure(&origin.address, &[("trust", "{ fleet: { anchors: intermediate.crt } }")]);
+    let _gateway = site.start();
+    assert_eq!(site.curl(Some("leaf"), &[], "/").status, 200);
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 0, "its issuer is not in the bundle");
+}
+
+#[test]
+fn a_chain_longer_or_larger_than_allowed_is_refused() {
+    let (site, origin) = (site(), Origin::start());
+    site.configure(&origin.address, &[("trust", "{ fleet: { anchors: ca.crt, max_depth: 0 } }")]);
+    let gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    assert_eq!(site.curl(Some("chained"), &[], "/").status, 0);
+    gateway.logged(&["chain_too_long"]);
+    site.configure(&origin.address, &[("trust", "{ fleet: { anchors: ca.crt, max_chain_bytes: 600 } }")]);
+    assert_eq!(gateway.reload().0, 200);
+    assert_eq!(site.curl(Some("chained"), &[], "/").status, 0);
+    gateway.logged(&["bytes; trust domain `fleet` takes 600"]);
+}
+
+#[test]
+fn a_revoked_intermediate_takes_its_clients_with_it() {
+    let (site, origin) = (site(), Origin::start());
+    site.pki(&["revoke", "intermediate.crt"]);
+    site.pki(&["crl"]);
+    site.configure(
+        &origin.address,
+        &[("trust", "{ fleet: { anchors: ca.crt, revocation: { lists: [ca.crl] } } }")],
+    );
+    let gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    assert_eq!(site.curl(Some("chained"), &[], "/").status, 0);
+    gateway.logged(&["\"revoked\"", "`CN=Intermediate`"]);
+}
+
+#[test]
+fn a_resumed_session_still_knows_the_intermediates() {
+    let (site, origin) = (site(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    for flag in ["-tls1_2", "-tls1_3"] {
+        let client = ["-cert", "leaf.crt", "-key", "leaf.key", "-cert_chain", "intermediate.crt", flag];
+        let first = site.s_client(&[&client[..], &["-sess_out", flag]].concat(), request);
+        let second = site.s_client(&[&client[..], &["-sess_in", flag]].concat(), request);
+        let chain = |output: &str| {
+            output.lines().find(|line| line.starts_with("client-cert-chain: ")).map(str::to_owned)
+        };
+        assert!(second.contains("Reused, TLS"), "{flag}\n{second}");
+        assert!(chain(&first).is_some() && chain(&first) == chain(&second), "{flag}\n{second}");
+    }
+}
+
+#[test]
+fn where_domains_overlap_the_order_of_the_listener_decides() {
+    let (site, origin) = (site(), Origin::start());
+    let trust = "{ all: { anchors: ca.crt }, some: { anchors: intermediate.crt } }";
+    for (order, expected) in [("[all, some]", "all"), ("[some, all]", "some")] {
+        let listeners = format!(
+            "[{{ name: edge, address: \"127.0.0.1:PORT\", tls: {{ certificates: [{{ chain: server.crt, key: server.key }}] }}, \
+             client_auth: {{ mode: require, trust: {order} }} }}]"
+        );
+        site.configure(
+            &origin.address,
+            &[("listeners", &listeners), ("trust", trust), ("routes", "[{ pool: main }]")],
+        );
+        let _gateway = site.start();
+        assert_eq!(site.curl(Some("chained"), &[], "/").header("X-Client-Trust-Domain"), Some(expected));
+    }
+}
+
+#[test]
+fn the_same_name_from_another_trusted_authority_is_another_client() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.pki_in("staff", &["init", "--common-name", "Staff CA"]);
+    site.pki_in("staff", &["issue", "impostor", "--subject", "CN=sensor-1,OU=sensors"]);
+    let trust = "{ fleet: { anchors: ca.crt }, staff: { anchors: staff/ca.crt } }";
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { mode: require, trust: [fleet, staff] } }]";
+    site.configure(&origin.address, &[("listeners", listeners), ("trust", trust)]);
+    let _gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    assert_eq!(site.curl(Some("staff/impostor"), &[], "/").status, 403, "the route names the fleet");
+    assert_eq!(origin.requests().len(), 1);
+}
