@@ -1,96 +1,162 @@
-//! What a certificate says. Reading it is not believing it: that is `trust`'s part.
+//! What a certificate says. Reading only: whether it is believed is decided in [`trust`](crate::trust).
 //!
-//! Read with `x509-parser` (RFC 5280); anything it cannot read in one way only makes the certificate malformed.
+//! A certificate is parsed once and kept as plain owned values. Everything that a name, a SAN or an extension can get
+//! wrong is a value of [`MalformedCertificate`], never a panic: these bytes come from strangers.
 
-pub mod name;
-
-use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
+mod alt_name;
+mod attribute;
+pub(crate) mod der;
+mod fingerprint;
+mod name;
+mod pem;
+mod rfc4514;
+mod strength;
+mod time;
 
 use openssl::sha::sha256;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::asn1_rs::{FromDer, Oid, oid};
+use x509_parser::certificate::X509CertificateParser;
+use x509_parser::extensions::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
+use x509_parser::nom::Parser;
+use x509_parser::prelude::{X509Certificate, X509Extension};
 
 use crate::UnixTime;
-pub use name::{Attribute, AttributeKind, Name, NameError};
 
-/// Why a certificate cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MalformedCertificate {
-    #[error("it is not DER of an X.509 certificate ({0})")]
-    Der(String),
-    #[error("bytes follow the certificate")]
-    TrailingBytes,
-    #[error("its {field} is malformed: {source}")]
-    Name { field: &'static str, source: NameError },
-    #[error("its subject alternative names are malformed: {0}")]
-    AlternativeName(String),
-    #[error("its extension {0} cannot be read")]
-    Extension(String),
-}
+pub use alt_name::SubjectAltName;
+pub use attribute::{Attribute, AttributeKind};
+pub use fingerprint::{BadHex, Fingerprint, Serial};
+pub use name::{BadName, Name};
+pub use pem::{PemError, pem_blocks, pem_encode};
+pub use rfc4514::DistinguishedNameError;
+pub use strength::Weakness;
+pub use time::utc;
+use time::{Civil, civil, unix_time};
 
-/// Why a PEM file is no bundle of certificates.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BundleError {
-    #[error("certificate {number} of the file: {source}")]
-    Certificate { number: usize, source: MalformedCertificate },
-    #[error("the PEM is broken after block {after}: {detail}")]
-    Pem { after: usize, detail: String },
-}
-
-/// A certificate, parsed once and never changed.
-#[derive(Clone)]
+/// An X.509 certificate of any version (RFC 5280, section 4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     der: Box<[u8]>,
+    version: u32,
     subject: Name,
     issuer: Name,
     serial: Serial,
     not_before: UnixTime,
     not_after: UnixTime,
-    alternative_names: Vec<SubjectAltName>,
-    is_ca: bool,
-    has_extensions: bool,
+    alternative_names: Box<[SubjectAltName]>,
+    authority: Authority,
+    purposes: Purposes,
+    weakness: Option<Weakness>,
     fingerprint: Fingerprint,
     key_fingerprint: Fingerprint,
 }
 
+/// Why bytes that call themselves a certificate are not taken for one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MalformedCertificate {
+    #[error("it is not a DER encoded X.509 certificate")]
+    NotX509,
+    #[error("{0} bytes follow the certificate")]
+    TrailingBytes(usize),
+    #[error("its subject is malformed: {0}")]
+    Subject(BadName),
+    #[error("its issuer is malformed: {0}")]
+    Issuer(BadName),
+    #[error("its extension {0} appears twice")]
+    RepeatedExtension(&'static str),
+    #[error("its extension {0} cannot be decoded")]
+    Extension(&'static str),
+    #[error("a subject alternative name is malformed: {0}")]
+    AlternativeName(String),
+    #[error("it has no serial number")]
+    EmptySerial,
+}
+
+/// A bundle that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    #[error("certificate {block} of the bundle is malformed: {reason}")]
+    Malformed { block: usize, reason: MalformedCertificate },
+}
+
+/// What basicConstraints says about issuing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Authority {
+    /// No CA, or nothing said.
+    No,
+    Yes {
+        path_length: Option<u32>,
+    },
+}
+
+/// What extendedKeyUsage and keyUsage leave the key to be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Purposes {
+    client: ClientUse,
+    may_sign_lists: bool,
+}
+
+/// What extendedKeyUsage says about acting as a TLS client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientUse {
+    /// No extendedKeyUsage: nothing is ruled out.
+    NotRestricted,
+    /// clientAuth is named.
+    Named,
+    /// extendedKeyUsage is there, without clientAuth.
+    NotNamed,
+}
+
 impl Certificate {
     pub fn from_der(der: &[u8]) -> Result<Self, MalformedCertificate> {
-        let (rest, parsed) =
-            X509Certificate::from_der(der).map_err(|error| MalformedCertificate::Der(error.to_string()))?;
+        // Extensions are decoded below, only those that we read: the rest is for the TLS library to judge.
+        let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
+        let (rest, parsed) = parser.parse(der).map_err(|_| MalformedCertificate::NotX509)?;
         if !rest.is_empty() {
-            return Err(MalformedCertificate::TrailingBytes);
+            return Err(MalformedCertificate::TrailingBytes(rest.len()));
         }
-        let name =
-            |field, name| Name::read(name).map_err(|source| MalformedCertificate::Name { field, source });
-        let (alternative_names, is_ca) = extensions(&parsed)?;
+        Self::from_parsed(der, &parsed)
+    }
+
+    fn from_parsed(der: &[u8], parsed: &X509Certificate<'_>) -> Result<Self, MalformedCertificate> {
+        let extensions = Extensions::decode(parsed.extensions())?;
         Ok(Self {
-            subject: name("subject", parsed.subject())?,
-            issuer: name("issuer", parsed.issuer())?,
-            serial: Serial::new(parsed.raw_serial()),
-            not_before: parsed.validity().not_before.timestamp(),
-            not_after: parsed.validity().not_after.timestamp(),
-            alternative_names,
-            is_ca,
-            has_extensions: !parsed.extensions().is_empty(),
+            der: der.into(),
+            version: parsed.version.0 + 1,
+            subject: Name::decode(&parsed.subject).map_err(MalformedCertificate::Subject)?,
+            issuer: Name::decode(&parsed.issuer).map_err(MalformedCertificate::Issuer)?,
+            serial: Serial::from_be_bytes(parsed.raw_serial()).ok_or(MalformedCertificate::EmptySerial)?,
+            not_before: parsed.validity.not_before.timestamp(),
+            not_after: parsed.validity.not_after.timestamp(),
+            alternative_names: extensions.alternative_names,
+            authority: extensions.authority,
+            purposes: extensions.purposes,
+            weakness: strength::weakness(parsed),
             fingerprint: Fingerprint(sha256(der)),
             key_fingerprint: Fingerprint(sha256(parsed.public_key().raw)),
-            der: der.into(),
         })
     }
 
-    /// All certificates of a PEM file, in its order; other kinds of blocks are passed over.
+    /// All blocks of type CERTIFICATE; anything else in the file is passed over.
     pub fn from_pem_bundle(pem: &[u8]) -> Result<Vec<Self>, BundleError> {
         let blocks = pem_blocks(pem, "CERTIFICATE")?;
-        let read = |(index, der): (usize, Vec<u8>)| {
-            Self::from_der(&der).map_err(|source| BundleError::Certificate { number: index + 1, source })
-        };
-        blocks.into_iter().enumerate().map(read).collect()
+        let numbered = blocks.iter().enumerate();
+        numbered
+            .map(|(index, der)| {
+                let malformed = |reason| BundleError::Malformed { block: index + 1, reason };
+                Self::from_der(der).map_err(malformed)
+            })
+            .collect()
     }
 
     pub fn der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// 1, 2 or 3.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     pub fn subject(&self) -> &Name {
@@ -109,6 +175,7 @@ impl Certificate {
         self.not_before
     }
 
+    /// The last second at which the certificate is valid.
     pub fn not_after(&self) -> UnixTime {
         self.not_after
     }
@@ -117,197 +184,124 @@ impl Certificate {
         &self.alternative_names
     }
 
-    /// `basicConstraints` says CA:TRUE (RFC 5280, section 4.2.1.9).
+    /// basicConstraints says CA:TRUE.
     pub fn is_ca(&self) -> bool {
-        self.is_ca
+        matches!(self.authority, Authority::Yes { .. })
     }
 
-    /// A version 1 certificate has none; then nothing says whether it is a CA.
-    pub fn has_extensions(&self) -> bool {
-        self.has_extensions
+    /// How many certificates that are not self-issued may stand between it and the leaf: basicConstraints'
+    /// pathLenConstraint.
+    pub fn path_length(&self) -> Option<u32> {
+        match self.authority {
+            Authority::Yes { path_length } => path_length,
+            Authority::No => None,
+        }
     }
 
-    /// SHA-256 of the DER.
+    /// Whether it may stand at the head of a chain: a CA, or a self-issued certificate of version 1, which has no way
+    /// to say that it is one.
+    pub fn may_be_anchor(&self) -> bool {
+        self.is_ca() || (self.version == 1 && self.is_self_issued())
+    }
+
+    /// Subject and issuer are the same name.
+    pub fn is_self_issued(&self) -> bool {
+        self.subject.matches(&self.issuer)
+    }
+
+    pub fn client_use(&self) -> ClientUse {
+        self.purposes.client
+    }
+
+    /// False when keyUsage is there without cRLSign.
+    pub fn may_sign_lists(&self) -> bool {
+        self.purposes.may_sign_lists
+    }
+
+    /// What makes its key or its signature too weak to build on.
+    pub fn weakness(&self) -> Option<&Weakness> {
+        self.weakness.as_ref()
+    }
+
+    /// SHA-256 of the DER encoding.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
     }
 
-    /// SHA-256 of the SubjectPublicKeyInfo: stays the same when a certificate is renewed for the same key.
+    /// SHA-256 of the SubjectPublicKeyInfo: survives a renewal that keeps the key.
     pub fn key_fingerprint(&self) -> &Fingerprint {
         &self.key_fingerprint
     }
 }
 
-impl fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Certificate({}, {})", self.subject, self.fingerprint)
-    }
+/// The extensions that mean something to us.
+struct Extensions {
+    alternative_names: Box<[SubjectAltName]>,
+    authority: Authority,
+    purposes: Purposes,
 }
 
-/// The DER of every block of type `label`, in the file's order.
-pub fn pem_blocks(pem: &[u8], label: &str) -> Result<Vec<Vec<u8>>, BundleError> {
-    let mut blocks = Vec::new();
-    for (number, block) in x509_parser::pem::Pem::iter_from_buffer(pem).enumerate() {
-        match block {
-            Ok(block) if block.label == label => blocks.push(block.contents),
-            Ok(_) => {}
-            Err(error) => return Err(BundleError::Pem { after: number, detail: error.to_string() }),
-        }
-    }
-    Ok(blocks)
-}
+const SUBJECT_ALT_NAME: Oid<'static> = oid!(2.5.29.17);
+const BASIC_CONSTRAINTS: Oid<'static> = oid!(2.5.29.19);
+const KEY_USAGE: Oid<'static> = oid!(2.5.29.15);
+const EXTENDED_KEY_USAGE: Oid<'static> = oid!(2.5.29.37);
 
-fn extensions(parsed: &X509Certificate<'_>) -> Result<(Vec<SubjectAltName>, bool), MalformedCertificate> {
-    let (mut names, mut is_ca) = (Vec::new(), false);
-    let mut seen = Vec::new();
-    for extension in parsed.extensions() {
-        // RFC 5280, section 4.2: no extension twice.
-        if seen.contains(&&extension.oid) {
-            return Err(MalformedCertificate::Extension(extension.oid.to_id_string()));
-        }
-        seen.push(&extension.oid);
-        match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(san) => {
-                for general in &san.general_names {
-                    names.push(SubjectAltName::read(general)?);
-                }
-            }
-            ParsedExtension::BasicConstraints(constraints) => is_ca = constraints.ca,
-            ParsedExtension::ParseError { .. } => {
-                return Err(MalformedCertificate::Extension(extension.oid.to_id_string()));
-            }
-            _ => {}
-        }
-    }
-    Ok((names, is_ca))
-}
-
-/// One subject alternative name, by type: a name never matches a rule for another type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SubjectAltName {
-    Dns(String),
-    Email(String),
-    Uri(String),
-    Ip(IpAddr),
-    /// Directory names, registered ids and the like: known to be there, matched by nothing.
-    Other,
-}
-
-impl SubjectAltName {
-    fn read(general: &GeneralName<'_>) -> Result<Self, MalformedCertificate> {
-        let text = |text: &str| {
-            // IA5String, RFC 5280, section 4.2.1.6; a NUL or a line break never belongs to a name.
-            if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
-                return Err(MalformedCertificate::AlternativeName(format!("`{}`", text.escape_debug())));
-            }
-            Ok(text.to_owned())
+impl Extensions {
+    fn decode(extensions: &[X509Extension<'_>]) -> Result<Self, MalformedCertificate> {
+        let alternative_names = match find(extensions, &SUBJECT_ALT_NAME, "subjectAltName")? {
+            Some(value) => alt_name::decode(value)?,
+            None => Box::default(),
         };
-        Ok(match general {
-            GeneralName::DNSName(name) => Self::Dns(text(name)?),
-            GeneralName::RFC822Name(name) => Self::Email(text(name)?),
-            GeneralName::URI(name) => Self::Uri(text(name)?),
-            GeneralName::IPAddress(bytes) => {
-                match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
-                    (Ok(v4), _) => Self::Ip(v4.into()),
-                    (_, Ok(v6)) => Self::Ip(v6.into()),
-                    _ => {
-                        return Err(MalformedCertificate::AlternativeName(
-                            "an IP address of a wrong length".into(),
-                        ));
-                    }
-                }
-            }
-            GeneralName::Invalid(..) => {
-                return Err(MalformedCertificate::AlternativeName("a name that cannot be read".into()));
-            }
-            _ => Self::Other,
+        let constraints: Option<BasicConstraints> =
+            decode(extensions, &BASIC_CONSTRAINTS, "basicConstraints")?;
+        let usage: Option<KeyUsage> = decode(extensions, &KEY_USAGE, "keyUsage")?;
+        let extended: Option<ExtendedKeyUsage<'_>> =
+            decode(extensions, &EXTENDED_KEY_USAGE, "extendedKeyUsage")?;
+        let client = match extended {
+            None => ClientUse::NotRestricted,
+            Some(usage) if usage.client_auth => ClientUse::Named,
+            Some(_) => ClientUse::NotNamed,
+        };
+        let authority = match constraints {
+            Some(it) if it.ca => Authority::Yes { path_length: it.path_len_constraint },
+            _ => Authority::No,
+        };
+        Ok(Self {
+            alternative_names,
+            authority,
+            purposes: Purposes { client, may_sign_lists: usage.is_none_or(|usage| usage.crl_sign()) },
         })
     }
 }
 
-/// A serial number: unsigned, big-endian, without leading zeros. Shown in upper-case hex.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Serial(Box<[u8]>);
-
-impl Serial {
-    pub fn new(bytes: &[u8]) -> Self {
-        let leading = bytes.iter().take_while(|&&byte| byte == 0).count();
-        Self(bytes[leading..].into())
+fn find<'a>(
+    extensions: &[X509Extension<'a>],
+    oid: &Oid<'_>,
+    name: &'static str,
+) -> Result<Option<&'a [u8]>, MalformedCertificate> {
+    let mut found = extensions.iter().filter(|extension| extension.oid == *oid);
+    let value = found.next().map(|extension| extension.value);
+    if found.next().is_some() {
+        // Two readers could each believe another one (RFC 5280, section 4.2, forbids it).
+        return Err(MalformedCertificate::RepeatedExtension(name));
     }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
+    Ok(value)
 }
 
-impl fmt::Display for Serial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("00");
-        }
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))
-    }
-}
-
-impl fmt::Debug for Serial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// What is wrong with a hex text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not {expected}")]
-pub struct HexError {
-    text: String,
-    expected: &'static str,
-}
-
-fn hex_bytes(text: &str) -> Option<Vec<u8>> {
-    let digits: String = text.chars().filter(|c| *c != ':').collect();
-    let digits = if digits.len() % 2 == 1 { format!("0{digits}") } else { digits };
-    if !digits.is_ascii() {
-        return None;
-    }
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect()
-}
-
-impl FromStr for Serial {
-    type Err = HexError;
-
-    /// Hex, with or without colons, of either case.
-    fn from_str(text: &str) -> Result<Self, HexError> {
-        let bytes = hex_bytes(text).filter(|bytes| !bytes.is_empty());
-        bytes
-            .map(|bytes| Self::new(&bytes))
-            .ok_or(HexError { text: text.into(), expected: "a serial number in hex" })
+fn decode<'a, T, E>(
+    extensions: &[X509Extension<'a>],
+    oid: &Oid<'_>,
+    name: &'static str,
+) -> Result<Option<T>, MalformedCertificate>
+where
+    T: FromDer<'a, E>,
+{
+    let Some(value) = find(extensions, oid, name)? else { return Ok(None) };
+    match T::from_der(value) {
+        Ok(([], decoded)) => Ok(Some(decoded)),
+        _ => Err(MalformedCertificate::Extension(name)),
     }
 }
 
-/// SHA-256. Shown in lower-case hex.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Fingerprint(pub [u8; 32]);
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Fingerprint {
-    type Err = HexError;
-
-    /// Hex, with or without colons, of either case.
-    fn from_str(text: &str) -> Result<Self, HexError> {
-        let bytes = hex_bytes(text).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        bytes
-            .map(Self)
-            .ok_or(HexError { text: text.into(), expected: "a SHA-256 fingerprint: 64 hex digits" })
-    }
-}
+#[cfg(test)]
+mod tests;

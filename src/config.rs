@@ -88,7 +88,7 @@ pools:
   b: { endpoints: ["127.0.0.1:1"], retries: -1 }
 routes:
   - { pool: c }
-  - { client: { subject: { cn: x } }, pool: a }
+  - { client: { subject: { CNN: x } }, pool: a }
   - { request: { path: { regex: "(" } }, pool: b }
   - {}
 identity_headers: [rfc9441]
@@ -111,7 +111,7 @@ lisners: 1
   pools.b.retries: invalid value: integer `-1`, expected u32
   routes[0].pool: no pool is called `c`
     hint: did you mean `a`?
-  routes[1].client.subject.cn: no such attribute
+  routes[1].client.subject.CNN: no such attribute
     expected: CN, OU, O, L, ST, C, serialNumber, UID, DC, emailAddress
     hint: did you mean `CN`?
   routes[2].request.path: `(` is not a regular expression: regex parse error:

@@ -5,7 +5,6 @@
 //! - `revoked.json`: what it revoked; `ca.crl`: the list made of it.
 
 mod crl;
-mod der;
 
 use std::fs;
 use std::io::Write;
@@ -241,10 +240,10 @@ impl Pki {
     }
 }
 
-/// `CN=device-1,OU=sensors` in the order given.
+/// `CN=device-1,OU=sensors`: as RFC 4514 has it, the last one is encoded first.
 pub fn parse_subject(text: &str) -> Result<Vec<(AttributeKind, String)>, PkiError> {
     let error = || PkiError::Subject(text.to_owned());
-    let rdns = crate::certificate::name::parse_rfc4514(text).map_err(|_| error())?;
+    let rdns = crate::certificate::Name::parse_rfc4514(text).map_err(|_| error())?;
     let attributes: Vec<_> = rdns.into_iter().flatten().map(|a| (a.kind, a.value)).collect();
     let is_named = attributes.iter().all(|(kind, _)| !matches!(kind, AttributeKind::Other(_)));
     if attributes.is_empty() || !is_named { Err(error()) } else { Ok(attributes) }

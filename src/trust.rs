@@ -1,397 +1,261 @@
-//! Trust domains: whose word is believed, and the verdict on a chain.
+//! Who is believed: trust domains, and the verdict on a chain at one moment.
 //!
-//! A domain is a set of trust anchors and the revocation lists of their authorities. Nothing but the given
-//! certificates is ever trusted: no default paths, no system store.
+//! A [`TrustDomain`] is a named set of trust anchors with the revocation lists of their issuers. It is built once per
+//! load and shared. A [`TrustSet`] is the domains that one listener admits; its [`verify`](TrustSet::verify) is the only
+//! way to a [`ClientIdentity`].
+//!
+//! OpenSSL builds the path and checks signatures, basic and name constraints and usages. Time, revocation, limits
+//! and strength are checked here, because they depend on `now`, on our own index, or differ between the libraries
+//! that can stand behind the `openssl` crate.
 
-pub mod identity;
-pub mod rejection;
-pub mod revocation;
+mod checks;
+mod identity;
+mod path;
+mod policy;
+mod revocation;
+mod set;
+mod verdict;
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use ahash::{AHashMap, AHashSet};
 use openssl::error::ErrorStack;
-use openssl::stack::Stack;
-use openssl::x509::store::{X509Store, X509StoreBuilder};
-use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
-use openssl::x509::{X509, X509PurposeId, X509StoreContext, X509VerifyResult};
+use openssl::x509::X509;
+use openssl::x509::store::X509Store;
 
 use crate::UnixTime;
-use crate::certificate::{Certificate, Fingerprint};
-use revocation::{RevocationIndex, Standing};
+use crate::certificate::{Certificate, Fingerprint, Name};
+use checks::{Path, leaf_is_ca};
+use path::{PathFailure, Presented};
+use revocation::RevocationIndex;
 
 pub use identity::ClientIdentity;
-pub use rejection::{Rejection, RejectionReason};
-pub use revocation::{RevocationError, RevocationList};
+pub use policy::{TrustPolicy, Usage, WhenStale};
+pub use revocation::{RevocationEntry, RevocationError, RevocationList, RevocationReason};
+pub use set::TrustSet;
+pub use verdict::{Rejection, RejectionReason};
 
-/// What makes a set of files unfit to be a trust domain.
-#[derive(Debug, thiserror::Error)]
-pub enum TrustError {
-    #[error("a trust domain without anchors would trust nobody, or everybody; it cannot be built")]
-    Empty,
-    #[error("`{0}` is no certificate authority (basicConstraints CA:FALSE); it cannot be a trust anchor")]
-    NotACa(String),
-    #[error("the TLS library refuses an anchor: {0}")]
-    Library(#[from] ErrorStack),
+/// A named set of trust anchors, who of their clients is revoked, and how much a client may present.
+pub struct TrustDomain {
+    name: Arc<str>,
+    anchors: Vec<Arc<Anchor>>,
+    /// What the anchors say; the same order as `anchors`.
+    certificates: Vec<Certificate>,
+    x509: Vec<X509>,
+    /// Which anchor has a given fingerprint.
+    positions: AHashMap<Fingerprint, usize>,
+    /// The subjects of all anchors, in a form that can be compared.
+    names: AHashSet<Box<[u8]>>,
+    /// OpenSSL takes the first anchor with the issuer's name and never tries a second one. So anchors of one name (a
+    /// CA that changed its key, or renewed its certificate) lie in different stores, which are tried in turn. There is
+    /// one store unless names repeat.
+    stores: Vec<X509Store>,
+    revoked: RevocationIndex,
+    policy: TrustPolicy,
 }
 
-/// What is asked of a chain beyond its signatures.
+/// A certificate that is believed because the operator says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrustPolicy {
-    pub client_auth_usage: Usage,
-    /// Intermediates between leaf and anchor, at most.
-    pub max_depth: u32,
-    /// Of the presented chain, in all.
-    pub max_chain_bytes: usize,
-    pub when_stale: WhenStale,
-}
-
-impl Default for TrustPolicy {
-    fn default() -> Self {
-        Self {
-            client_auth_usage: Usage::WhenPresent,
-            max_depth: 5,
-            max_chain_bytes: 64 * 1024,
-            when_stale: WhenStale::Refuse,
-        }
-    }
-}
-
-/// Whether the leaf's extended key usage must allow client authentication (RFC 5280, section 4.2.1.12).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Usage {
-    /// A leaf without the extension may do anything; one with it must say clientAuth.
-    WhenPresent,
-    Always,
-}
-
-/// What a revocation list past its nextUpdate is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenStale {
-    /// Nobody gets in whose authority's list is stale.
-    Refuse,
-    Believe,
-    BelieveFor(Duration),
-}
-
-/// A certificate whose word is believed.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Anchor {
-    /// RFC 4514.
+    /// RFC 4514 text.
     pub subject: String,
     pub fingerprint: Fingerprint,
     pub not_after: UnixTime,
 }
 
-/// A named set of anchors with what their authorities revoked.
-pub struct TrustDomain {
-    name: Arc<str>,
-    anchors: Vec<Arc<Anchor>>,
-    certificates: Vec<X509>,
-    store: X509Store,
-    revoked: RevocationIndex,
-    policy: TrustPolicy,
+/// Why certificates and lists make no trust domain.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error("there is no trust anchor (an empty set would believe nobody)")]
+    NoAnchors,
+    #[error(
+        "`{subject}` is not the certificate of a CA (expected: basicConstraints CA:TRUE, or a self-signed certificate of X.509 version 1)"
+    )]
+    NotAnAnchor { subject: String },
+    #[error("the TLS library does not take `{subject}` as a trust anchor")]
+    Anchor { subject: String, source: ErrorStack },
+    #[error("the TLS library could not make a certificate store")]
+    Library(#[from] ErrorStack),
+    #[error(
+        "the revocation list of `{issuer}` is older than the one in force (cRLNumber {found}, in force {in_force}): an old list would bring revoked clients back"
+    )]
+    RolledBack { issuer: String, found: String, in_force: String },
 }
 
 impl TrustDomain {
-    /// Every certificate of the bundle is an anchor: a chain may end at an intermediate that is listed.
+    /// `certificates` is the bundle in any order. Each one is an anchor, intermediates too: a chain is believed as soon
+    /// as it reaches one of them.
     pub fn build(
         name: &str,
-        bundle: &[Certificate],
+        certificates: Vec<Certificate>,
         lists: Vec<RevocationList>,
         policy: TrustPolicy,
     ) -> Result<Self, TrustError> {
-        if bundle.is_empty() {
-            return Err(TrustError::Empty);
-        }
-        if let Some(leaf) =
-            bundle.iter().find(|certificate| certificate.has_extensions() && !certificate.is_ca())
-        {
-            return Err(TrustError::NotACa(leaf.subject().to_string()));
-        }
-        let mut store = X509StoreBuilder::new()?;
-        let mut parameters = X509VerifyParam::new()?;
-        parameters.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
-        parameters.set_depth(policy.max_depth as i32);
-        parameters.set_purpose(X509PurposeId::SSL_CLIENT)?;
-        store.set_param(&parameters)?;
-        let (mut anchors, mut certificates) = (Vec::new(), Vec::new());
-        for certificate in bundle {
-            let anchor = X509::from_der(certificate.der())?;
-            store.add_cert(anchor.clone())?;
-            certificates.push(anchor);
-            anchors.push(Arc::new(Anchor {
-                subject: certificate.subject().to_string(),
-                fingerprint: *certificate.fingerprint(),
-                not_after: certificate.not_after(),
-            }));
-        }
-        Ok(Self {
+        let mut domain = Self {
             name: name.into(),
-            anchors,
-            certificates,
-            store: store.build(),
-            revoked: RevocationIndex::build(lists, policy.when_stale),
+            anchors: Vec::with_capacity(certificates.len()),
+            certificates: Vec::with_capacity(certificates.len()),
+            x509: Vec::with_capacity(certificates.len()),
+            positions: AHashMap::with_capacity(certificates.len()),
+            names: AHashSet::with_capacity(certificates.len()),
+            stores: Vec::new(),
+            revoked: RevocationIndex::build(lists),
             policy,
-        })
+        };
+        for certificate in certificates {
+            domain.add_anchor(certificate)?;
+        }
+        if domain.anchors.is_empty() {
+            return Err(TrustError::NoAnchors);
+        }
+        domain.stores = path::stores(&domain.certificates, &domain.x509)?;
+        Ok(domain)
+    }
+
+    fn add_anchor(&mut self, certificate: Certificate) -> Result<(), TrustError> {
+        let fingerprint = *certificate.fingerprint();
+        if self.positions.contains_key(&fingerprint) {
+            return Ok(());
+        }
+        let subject = certificate.subject().to_string();
+        if !certificate.may_be_anchor() {
+            return Err(TrustError::NotAnAnchor { subject });
+        }
+        let x509 = X509::from_der(certificate.der())
+            .map_err(|source| TrustError::Anchor { subject: subject.clone(), source })?;
+        self.positions.insert(fingerprint, self.anchors.len());
+        self.names.insert(certificate.subject().comparable());
+        self.anchors.push(Arc::new(Anchor { subject, fingerprint, not_after: certificate.not_after() }));
+        self.certificates.push(certificate);
+        self.x509.push(x509);
+        Ok(())
     }
 
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
+    /// In the order of the bundle, each one once.
     pub fn anchors(&self) -> &[Arc<Anchor>] {
         &self.anchors
     }
 
-    /// How many serials are revoked.
-    pub fn revoked(&self) -> usize {
-        self.revoked.len()
+    pub fn policy(&self) -> &TrustPolicy {
+        &self.policy
     }
 
+    /// How many certificates are revoked, in all lists.
+    pub fn revoked(&self) -> usize {
+        self.revocation_lists().map(RevocationList::len).sum()
+    }
+
+    /// The lists that are looked at, the newest one for each issuer and scope.
+    pub fn revocation_lists(&self) -> impl Iterator<Item = &RevocationList> {
+        self.revoked.lists()
+    }
+
+    /// Anchors whose clients no list speaks about, in a domain that has lists: worth a warning.
+    pub fn anchors_without_list(&self) -> Vec<&Arc<Anchor>> {
+        if self.revoked.is_empty() {
+            return Vec::new();
+        }
+        let pairs = self.anchors.iter().zip(&self.certificates);
+        pairs.filter(|(_, certificate)| !self.revoked.covers(certificate)).map(|(anchor, _)| anchor).collect()
+    }
+
+    /// Whether this domain may take the place of `previous`: not when one of its lists is older.
+    pub fn check_succession(&self, previous: &Self) -> Result<(), TrustError> {
+        self.revoked.check_succession(&previous.revoked)
+    }
+
+    /// The verdict on a chain. Every way in which it can end is a [`RejectionReason`].
     fn verify(&self, presented: &Presented, now: UnixTime) -> Result<ClientIdentity, Rejection> {
-        let reject = |reason, detail| Rejection {
+        self.check_size(presented)?;
+        let mut worst: Option<Rejection> = None;
+        for store in &self.stores {
+            let rejection = match path::find(store, presented) {
+                Ok(found) => match self.judge(presented, &found, now) {
+                    Ok(identity) => return Ok(identity),
+                    Err(rejection) => rejection,
+                },
+                Err(failure) => self.explain(presented, &failure),
+            };
+            worst = Some(Rejection::more_telling(worst, rejection));
+        }
+        // A domain always has a store; without one nobody is believed.
+        Err(worst
+            .unwrap_or_else(|| self.reject(presented, RejectionReason::Internal, "no trust anchor".into())))
+    }
+
+    fn check_size(&self, presented: &Presented) -> Result<(), Rejection> {
+        path::check_size(presented.bytes(), presented.count(), &self.policy)
+            .map_err(|(reason, detail)| self.reject(presented, reason, detail))
+    }
+
+    /// What OpenSSL has believed, judged by what it was not asked.
+    fn judge(
+        &self,
+        presented: &Presented,
+        found: &[Vec<u8>],
+        now: UnixTime,
+    ) -> Result<ClientIdentity, Rejection> {
+        let reject = |(reason, detail)| self.reject(presented, reason, detail);
+        let (path, anchor) = self.resolve(presented, found).map_err(reject)?;
+        path.check(&self.policy, &self.revoked, now).map_err(reject)?;
+        Ok(ClientIdentity::new(
+            self.name.clone(),
+            self.anchors[anchor].clone(),
+            path.leaf.clone(),
+            path.intermediates.iter().map(|certificate| certificate.der().to_vec()).collect(),
+            path.certificates().map(Certificate::not_after).min().unwrap_or(now),
+        ))
+    }
+
+    /// The path as certificates that we have read, cut at the first anchor, with the position of that one.
+    fn resolve<'a>(
+        &'a self,
+        presented: &'a Presented,
+        found: &[Vec<u8>],
+    ) -> Result<(Path<'a>, usize), Finding> {
+        let mut intermediates = Vec::new();
+        for (position, der) in found.iter().enumerate() {
+            let fingerprint = Fingerprint(openssl::sha::sha256(der));
+            if let Some(&at) = self.positions.get(&fingerprint) {
+                if position == 0 {
+                    return Err(leaf_is_ca(presented.leaf()));
+                }
+                let anchor = &self.certificates[at];
+                return Ok((Path { leaf: presented.leaf(), intermediates, anchor }, at));
+            }
+            if position > 0 {
+                intermediates.push(presented.intermediate(der)?);
+            }
+        }
+        // Not believed without an anchor that can be named.
+        Err((RejectionReason::Internal, "the verified path ends in no anchor of the trust domain".into()))
+    }
+
+    /// OpenSSL's verdict in words.
+    fn explain(&self, presented: &Presented, failure: &PathFailure) -> Rejection {
+        let known = |name: &Name| self.names.contains(&name.comparable());
+        let (reason, detail) = failure.explain(presented, &self.name, known);
+        self.reject(presented, reason, detail)
+    }
+
+    fn reject(&self, presented: &Presented, reason: RejectionReason, detail: String) -> Rejection {
+        Rejection {
             reason,
-            subject: Some(presented.leaf.subject().to_string()),
+            subject: Some(presented.leaf().subject().to_string()),
             trust_domain: Some(self.name.clone()),
             detail,
-        };
-        if presented.bytes > self.policy.max_chain_bytes {
-            let detail = format!(
-                "the presented chain has {} bytes; trust domain `{}` takes {}",
-                presented.bytes, self.name, self.policy.max_chain_bytes
-            );
-            return Err(reject(RejectionReason::ChainTooLarge, detail));
-        }
-        let path = self.path(presented).map_err(|failure| {
-            let (reason, detail) = failure.describe(&presented.leaf, &self.name);
-            reject(reason, detail)
-        })?;
-        self.check_leaf(presented).map_err(|(reason, detail)| reject(reason, detail))?;
-        let path = read_path(&path).map_err(|detail| reject(RejectionReason::Malformed, detail))?;
-        check_validity(&path, now).map_err(|(reason, detail)| reject(reason, detail))?;
-        self.check_revocation(&path, now).map_err(|(reason, detail)| reject(reason, detail))?;
-        let last =
-            path.last().ok_or_else(|| reject(RejectionReason::Internal, "the path is empty".into()))?;
-        let anchor = self.anchors.iter().find(|anchor| anchor.fingerprint == *last.fingerprint());
-        let anchor = anchor.ok_or_else(|| {
-            reject(RejectionReason::Internal, "the path ends at no anchor of the domain".into())
-        })?;
-        Ok(ClientIdentity::new(self.name.clone(), anchor.clone(), presented.leaf.clone(), &path))
-    }
-
-    /// The path from leaf to anchor, found and verified by the TLS library (RFC 5280, section 6).
-    fn path(&self, presented: &Presented) -> Result<Vec<X509>, PathFailure> {
-        let mut context = X509StoreContext::new()?;
-        let outcome = context.init(&self.store, &presented.certificate, &presented.others, |context| {
-            if context.verify_cert()? {
-                let path =
-                    context.chain().map(|chain| chain.iter().map(std::borrow::ToOwned::to_owned).collect());
-                return Ok(Ok(path.unwrap_or_default()));
-            }
-            let culprit = context.current_cert().and_then(|culprit| culprit.to_der().ok());
-            Ok(Err(PathFailure::Refused { result: context.error(), culprit }))
-        });
-        // What the library noted on the way must not be taken for an error of the connection.
-        let _ = ErrorStack::get();
-        outcome?
-    }
-
-    fn check_leaf(&self, presented: &Presented) -> Result<(), (RejectionReason, String)> {
-        let leaf = &presented.leaf;
-        if leaf.is_ca() {
-            let detail = format!(
-                "certificate `{}` is one of a certificate authority, not of a client",
-                leaf.subject()
-            );
-            return Err((RejectionReason::LeafIsCa, detail));
-        }
-        if self.policy.client_auth_usage == Usage::Always && !presented.says_client_auth {
-            let detail = format!(
-                "certificate `{}` does not say that it is for client authentication, which trust domain `{}` demands",
-                leaf.subject(),
-                self.name
-            );
-            return Err((RejectionReason::WrongUsage, detail));
-        }
-        Ok(())
-    }
-
-    /// The anchor itself is in force because the configuration says so; everything below it can be revoked.
-    fn check_revocation(&self, path: &[Certificate], now: UnixTime) -> Result<(), (RejectionReason, String)> {
-        for certificate in &path[..path.len().saturating_sub(1)] {
-            match self.revoked.standing(certificate.issuer().raw(), certificate.serial(), now) {
-                Standing::Good => {}
-                Standing::Revoked { at } => {
-                    let detail = format!(
-                        "certificate `{}` (serial {}) was revoked on {}",
-                        certificate.subject(),
-                        certificate.serial(),
-                        rejection::date(at)
-                    );
-                    return Err((RejectionReason::Revoked, detail));
-                }
-                Standing::Unknown { next_update } => {
-                    let detail = format!(
-                        "the revocation list for `{}` expired on {}: whether certificate `{}` is revoked cannot be \
-                         told",
-                        certificate.issuer(),
-                        rejection::date(next_update),
-                        certificate.subject()
-                    );
-                    return Err((RejectionReason::RevocationUnknown, detail));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Why the library found no path.
-enum PathFailure {
-    Library(ErrorStack),
-    Refused { result: X509VerifyResult, culprit: Option<Vec<u8>> },
-}
-
-impl From<ErrorStack> for PathFailure {
-    fn from(stack: ErrorStack) -> Self {
-        Self::Library(stack)
-    }
-}
-
-impl PathFailure {
-    fn describe(self, leaf: &Certificate, domain: &str) -> (RejectionReason, String) {
-        match self {
-            Self::Library(stack) => (RejectionReason::Internal, format!("the TLS library failed: {stack}")),
-            Self::Refused { result, culprit } => {
-                let culprit = culprit.and_then(|der| Certificate::from_der(&der).ok());
-                rejection::describe(result, culprit.as_ref().unwrap_or(leaf), leaf, domain)
-            }
         }
     }
 }
 
-/// The library looked at its own clock already; `now` decides.
-fn check_validity(path: &[Certificate], now: UnixTime) -> Result<(), (RejectionReason, String)> {
-    for certificate in path {
-        if now > certificate.not_after() {
-            return Err(rejection::expired(certificate));
-        }
-        if now < certificate.not_before() {
-            return Err(rejection::not_yet_valid(certificate));
-        }
-    }
-    Ok(())
-}
+/// A reason with its sentence.
+type Finding = (RejectionReason, String);
 
-fn read_path(path: &[X509]) -> Result<Vec<Certificate>, String> {
-    path.iter()
-        .map(|certificate| {
-            let der = certificate.to_der().map_err(|error| error.to_string())?;
-            Certificate::from_der(&der)
-                .map_err(|error| format!("a certificate of the chain is malformed: {error}"))
-        })
-        .collect()
-}
-
-/// A chain as a client presented it, read once for all domains.
-struct Presented {
-    leaf: Certificate,
-    certificate: X509,
-    others: Stack<X509>,
-    says_client_auth: bool,
-    bytes: usize,
-}
-
-impl Presented {
-    fn read(chain: &[&[u8]]) -> Result<Self, Rejection> {
-        let bare = |reason, detail| Rejection { reason, subject: None, trust_domain: None, detail };
-        let (first, rest) = chain.split_first().ok_or_else(|| {
-            bare(RejectionReason::NoCertificate, "the client presented no certificate".into())
-        })?;
-        let leaf = Certificate::from_der(first).map_err(|error| {
-            bare(RejectionReason::Malformed, format!("the client's certificate is malformed: {error}"))
-        })?;
-        let library = |error: ErrorStack| {
-            bare(RejectionReason::Malformed, format!("the chain cannot be read: {error}"))
-        };
-        let certificate = X509::from_der(first).map_err(library)?;
-        let mut others = Stack::new().map_err(library)?;
-        for der in rest {
-            others.push(X509::from_der(der).map_err(library)?).map_err(library)?;
-        }
-        Ok(Self {
-            says_client_auth: says_client_auth(first),
-            leaf,
-            certificate,
-            others,
-            bytes: chain.iter().map(|der| der.len()).sum(),
-        })
-    }
-}
-
-fn says_client_auth(der: &[u8]) -> bool {
-    use x509_parser::prelude::{FromDer, X509Certificate};
-    let Ok((_, parsed)) = X509Certificate::from_der(der) else { return false };
-    matches!(parsed.extended_key_usage(), Ok(Some(usage)) if usage.value.client_auth)
-}
-
-/// The domains that one listener admits, in the order of its configuration.
-///
-/// Where domains overlap, the first that believes a chain decides; nothing is ever believed twice.
-pub struct TrustSet(Vec<Arc<TrustDomain>>);
-
-impl TrustSet {
-    pub fn new(domains: Vec<Arc<TrustDomain>>) -> Self {
-        Self(domains)
-    }
-
-    /// `presented`: DER, leaf first. Of several rejections the most telling one is returned: a domain that knows the
-    /// issuer says more than one that does not.
-    pub fn verify(&self, presented: &[&[u8]], now: UnixTime) -> Result<ClientIdentity, Rejection> {
-        let presented = Presented::read(presented)?;
-        let mut worst: Option<Rejection> = None;
-        for domain in &self.0 {
-            match domain.verify(&presented, now) {
-                Ok(identity) => return Ok(identity),
-                // A domain that revoked the chain has the last word: no other may let it in.
-                Err(rejection) if rejection.reason == RejectionReason::Revoked => return Err(rejection),
-                Err(rejection) => {
-                    if worst.as_ref().is_none_or(|worst| rejection.tells_more_than(worst)) {
-                        worst = Some(rejection);
-                    }
-                }
-            }
-        }
-        Err(worst.unwrap_or_else(|| Rejection {
-            reason: RejectionReason::UnknownIssuer,
-            subject: Some(presented.leaf.subject().to_string()),
-            trust_domain: None,
-            detail: "the listener admits no trust domain".into(),
-        }))
-    }
-
-    /// What each domain by itself says.
-    pub fn explain(
-        &self,
-        presented: &[&[u8]],
-        now: UnixTime,
-    ) -> Vec<(Arc<str>, Result<ClientIdentity, Rejection>)> {
-        let read = Presented::read(presented);
-        let judge = |domain: &Arc<TrustDomain>| match &read {
-            Ok(presented) => domain.verify(presented, now),
-            Err(rejection) => Err(rejection.clone()),
-        };
-        self.0.iter().map(|domain| (domain.name.clone(), judge(domain))).collect()
-    }
-
-    /// Each anchor with the name of its domain.
-    pub fn anchors(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Anchor>)> {
-        self.0.iter().flat_map(|domain| domain.anchors.iter().map(|anchor| (&domain.name, anchor)))
-    }
-
-    /// For the names that a handshake's CertificateRequest may carry.
-    pub fn anchor_certificates(&self) -> Vec<&X509> {
-        self.0.iter().flat_map(|domain| &domain.certificates).collect()
-    }
-}
+#[cfg(test)]
+pub(crate) mod mint;
+#[cfg(test)]
+mod tests;

@@ -1,262 +1,207 @@
-//! Distinguished names: attributes in their order, and the text of RFC 4514 for people to read.
+//! Distinguished names, decoded to attributes.
 
+use std::borrow::Borrow;
 use std::fmt;
 
-use x509_parser::der_parser::asn1_rs::{Any, Tag};
-use x509_parser::x509::X509Name;
+use x509_parser::asn1_rs::{Any, Class, FromDer, Tag};
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
-/// A value that no name may hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    #[error("attribute {0} holds a control character")]
-    ControlCharacter(String),
-    #[error("attribute {0} is not a valid string of its type")]
-    Encoding(String),
-    #[error("`{0}` is not a distinguished name (RFC 4514)")]
-    Text(String),
-}
+use super::rfc4514::{self, DistinguishedNameError};
+use super::{Attribute, AttributeKind, der};
 
-/// A distinguished name (RFC 5280, section 4.1.2.4).
-#[derive(Clone, PartialEq, Eq)]
+/// A distinguished name: what was encoded, and its attributes as text.
+///
+/// Decisions are made on the attributes. The text form (RFC 4514, `Display`) is for people.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
     raw: Box<[u8]>,
-    /// In encoded order; `rdn` numbers the relative distinguished name an attribute belongs to.
-    attributes: Vec<(usize, Attribute)>,
+    rdns: Vec<Vec<Attribute>>,
 }
 
-/// One attribute of a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attribute {
-    pub kind: AttributeKind,
-    pub value: String,
-}
-
-macro_rules! kinds {
-    ($($variant:ident $key:literal $oid:literal,)*) => {
-        /// The type of an attribute.
-        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-        pub enum AttributeKind {
-            $(#[doc = $key] $variant,)*
-            /// Any other type, as a dotted OID.
-            Other(String),
-        }
-
-        impl AttributeKind {
-            /// The keys of the configuration.
-            pub const KEYS: &'static [&'static str] = &[$($key,)*];
-
-            pub fn from_key(key: &str) -> Option<Self> {
-                match key { $($key => Some(Self::$variant),)* _ => None }
-            }
-
-            pub fn key(&self) -> &str {
-                match self { $(Self::$variant => $key,)* Self::Other(oid) => oid }
-            }
-
-            fn from_oid(oid: &str) -> Self {
-                match oid { $($oid => Self::$variant,)* other => Self::Other(other.to_owned()) }
-            }
-        }
-    };
-}
-
-kinds! {
-    CommonName "CN" "2.5.4.3",
-    OrganizationalUnit "OU" "2.5.4.11",
-    Organization "O" "2.5.4.10",
-    Locality "L" "2.5.4.7",
-    State "ST" "2.5.4.8",
-    Country "C" "2.5.4.6",
-    SerialNumber "serialNumber" "2.5.4.5",
-    UserId "UID" "0.9.2342.19200300.100.1.1",
-    DomainComponent "DC" "0.9.2342.19200300.100.1.25",
-    EmailAddress "emailAddress" "1.2.840.113549.1.9.1",
+/// What is wrong with a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadName {
+    #[error("the value of {0} contains the control character U+{code:04X}", code = *.1 as u32)]
+    ControlCharacter(AttributeKind, char),
+    #[error("the value of {0} is not text of the type it claims to be ({1})")]
+    WrongText(AttributeKind, &'static str),
+    #[error("the value of {0} is not a string")]
+    NotText(AttributeKind),
+    #[error("the value of {0} is text that reads like an encoded value")]
+    Ambiguous(AttributeKind),
 }
 
 impl Name {
-    pub(super) fn read(name: &X509Name<'_>) -> Result<Self, NameError> {
-        let mut attributes = Vec::new();
-        for (rdn, set) in name.iter_rdn().enumerate() {
-            for attribute in set.iter() {
-                let oid = attribute.attr_type().to_id_string();
-                let value = value(attribute.attr_value(), &oid)?;
-                attributes.push((rdn, Attribute { kind: AttributeKind::from_oid(&oid), value }));
-            }
-        }
-        Ok(Self { raw: name.as_raw().into(), attributes })
+    pub(super) fn decode(parsed: &X509Name<'_>) -> Result<Self, BadName> {
+        let rdns = parsed.iter().map(|rdn| rdn.iter().map(attribute).collect()).collect::<Result<_, _>>()?;
+        Ok(Self { raw: parsed.as_raw().into(), rdns })
     }
 
-    /// The DER: what names are compared by.
+    /// From a DER encoding with nothing behind it; `None` when it is no name at all.
+    pub(crate) fn from_der(der: &[u8]) -> Option<Result<Self, BadName>> {
+        match X509Name::from_der(der) {
+            Ok(([], parsed)) => Some(Self::decode(&parsed)),
+            _ => None,
+        }
+    }
+
+    /// The RDNs of a name in RFC 4514 text, in the order in which they are encoded (the text has them reversed).
+    pub fn parse_rfc4514(text: &str) -> Result<Vec<Vec<Attribute>>, DistinguishedNameError> {
+        rfc4514::parse(text)
+    }
+
+    /// The RFC 4514 text of RDNs given in the order in which they are encoded.
+    pub fn format_rfc4514(rdns: &[Vec<Attribute>]) -> String {
+        rfc4514::Text(rdns).to_string()
+    }
+
+    /// The DER encoding.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// In encoded order.
-    pub fn attributes(&self) -> impl Iterator<Item = &Attribute> {
-        self.attributes.iter().map(|(_, attribute)| attribute)
+    /// Sets of attributes, in the order in which they are encoded; nearly always one attribute each.
+    pub fn rdns(&self) -> &[Vec<Attribute>] {
+        &self.rdns
     }
 
-    pub fn values(&self, kind: AttributeKind) -> impl Iterator<Item = &str> {
+    /// All attributes, in the order in which they are encoded.
+    pub fn attributes(&self) -> impl Iterator<Item = &Attribute> {
+        self.rdns.iter().flatten()
+    }
+
+    /// The values of one attribute type, in the order in which they are encoded.
+    pub fn values(&self, kind: impl Borrow<AttributeKind>) -> impl Iterator<Item = &str> {
         self.attributes()
-            .filter(move |attribute| attribute.kind == kind)
+            .filter(move |attribute| attribute.kind == *kind.borrow())
             .map(|attribute| attribute.value.as_str())
     }
 
-    fn rdns(&self) -> impl DoubleEndedIterator<Item = &[(usize, Attribute)]> {
-        self.attributes.chunk_by(|a, b| a.0 == b.0)
+    pub fn is_empty(&self) -> bool {
+        self.rdns.is_empty()
+    }
+
+    /// Equality as a chain is built by it: blind to string types, ASCII case and runs of spaces (RFC 5280, section
+    /// 7.1, in the reading that OpenSSL has of it).
+    pub fn matches(&self, other: &Self) -> bool {
+        self.raw == other.raw || self.comparable() == other.comparable()
+    }
+
+    /// Equal bytes for names that [match](Self::matches).
+    pub(crate) fn comparable(&self) -> Box<[u8]> {
+        comparable(&self.rdns)
     }
 }
 
-/// RFC 4514: the last relative distinguished name first.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, rdn) in self.rdns().rev().enumerate() {
-            if position > 0 {
-                f.write_str(",")?;
-            }
-            for (index, (_, attribute)) in rdn.iter().enumerate() {
-                if index > 0 {
-                    f.write_str("+")?;
-                }
-                write!(f, "{}=", attribute.kind.key())?;
-                escape(&attribute.value, f)?;
-            }
-        }
-        Ok(())
+        rfc4514::Text(&self.rdns).fmt(f)
     }
 }
 
-impl fmt::Debug for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// RFC 4514, section 2.4.
-fn escape(value: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let last = value.chars().count().saturating_sub(1);
-    for (index, c) in value.chars().enumerate() {
-        let special = matches!(c, '"' | '+' | ',' | ';' | '<' | '>' | '\\')
-            || (c == '#' && index == 0)
-            || (c == ' ' && (index == 0 || index == last));
-        if special {
-            f.write_str("\\")?;
-        }
-        write!(f, "{c}")?;
-    }
-    Ok(())
-}
-
-/// The text of an attribute, if its bytes are a valid string of the type they claim to be.
-fn value(any: &Any<'_>, oid: &str) -> Result<String, NameError> {
-    let encoding = || NameError::Encoding(oid.to_owned());
-    let ascii = |valid: fn(u8) -> bool| {
-        let text = std::str::from_utf8(any.data).ok().filter(|text| text.bytes().all(valid));
-        text.map(str::to_owned).ok_or_else(encoding)
+fn attribute(parsed: &AttributeTypeAndValue<'_>) -> Result<Attribute, BadName> {
+    let kind = AttributeKind::from_oid(&parsed.attr_type().to_id_string());
+    let value = match text(&kind, parsed.attr_value()) {
+        Err(BadName::NotText(AttributeKind::Other(_))) => encoded(parsed.attr_value()),
+        other => legible(&kind, other?)?,
     };
-    let text = match any.tag() {
-        Tag::Utf8String => String::from_utf8(any.data.to_vec()).map_err(|_| encoding())?,
-        // Certificates in the field put `@`, `*`, `_` and `&` into PrintableStrings; ASCII is what is held to.
-        Tag::PrintableString | Tag::Ia5String | Tag::VisibleString => ascii(|byte| byte.is_ascii())?,
-        Tag::NumericString => ascii(|byte| byte.is_ascii_digit() || byte == b' ')?,
-        // T.61 has no agreed meaning beyond ASCII.
-        Tag::T61String => ascii(|byte| byte.is_ascii())?,
-        Tag::BmpString => {
-            let (pairs, rest) = any.data.as_chunks::<2>();
-            let units = pairs.iter().map(|pair| u16::from_be_bytes(*pair));
-            let text: Result<String, _> = char::decode_utf16(units).collect();
-            text.ok().filter(|_| rest.is_empty()).ok_or_else(encoding)?
+    Ok(Attribute { kind, value })
+}
+
+/// Decodes a string type to text (X.690, section 8.23; RFC 5280, section 4.1.2.4).
+pub(super) fn text(kind: &AttributeKind, value: &Any<'_>) -> Result<String, BadName> {
+    let wrong = |name| BadName::WrongText(kind.clone(), name);
+    if value.class() != Class::Universal {
+        return Err(BadName::NotText(kind.clone()));
+    }
+    let (name, ascii) = match value.tag() {
+        Tag::Utf8String => {
+            return String::from_utf8(value.data.to_vec()).map_err(|_| wrong("UTF8String"));
         }
+        Tag::BmpString => return big_endian::<2>(value.data).ok_or_else(|| wrong("BMPString")),
         Tag::UniversalString => {
-            let (quads, rest) = any.data.as_chunks::<4>();
-            let text: Option<String> =
-                quads.iter().map(|quad| char::from_u32(u32::from_be_bytes(*quad))).collect();
-            text.filter(|_| rest.is_empty()).ok_or_else(encoding)?
+            return big_endian::<4>(value.data).ok_or_else(|| wrong("UniversalString"));
         }
-        _ => return Err(encoding()),
+        Tag::PrintableString => ("PrintableString", value.data),
+        Tag::Ia5String => ("IA5String", value.data),
+        Tag::VisibleString => ("VisibleString", value.data),
+        Tag::NumericString => ("NumericString", value.data),
+        // T.61 proper and the Latin-1 that most encoders mean by it agree on ASCII only. Guessing which one was meant
+        // would let two readers see two names.
+        Tag::T61String => ("TeletexString, of which only ASCII is unambiguous", value.data),
+        _ => return Err(BadName::NotText(kind.clone())),
     };
-    if text.chars().any(char::is_control) {
-        return Err(NameError::ControlCharacter(oid.to_owned()));
-    }
-    Ok(text)
-}
-
-/// The attributes of an RFC 4514 text, by relative distinguished name, in the text's order.
-pub fn parse_rfc4514(text: &str) -> Result<Vec<Vec<Attribute>>, NameError> {
-    let bad = || NameError::Text(text.to_owned());
-    let mut rdns = vec![Vec::new()];
-    let mut rest = text.chars().peekable();
-    if rest.peek().is_none() {
-        return Ok(Vec::new());
-    }
-    loop {
-        let mut key = String::new();
-        loop {
-            match rest.next().ok_or_else(bad)? {
-                '=' => break,
-                c => key.push(c),
-            }
-        }
-        let key = key.trim();
-        let is_oid = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-        let kind = AttributeKind::from_key(key).or_else(|| is_oid.then(|| AttributeKind::Other(key.into())));
-        let kind = kind.ok_or_else(bad)?;
-        let mut value = String::new();
-        let end = loop {
-            match rest.next() {
-                None => break None,
-                Some('\\') => value.push(rest.next().ok_or_else(bad)?),
-                Some(c @ (',' | '+')) => break Some(c),
-                Some('"' | ';' | '<' | '>') => return Err(bad()),
-                Some(c) => value.push(c),
-            }
-        };
-        if let Some(rdn) = rdns.last_mut() {
-            rdn.push(Attribute { kind, value });
-        }
-        match end {
-            None => return Ok(rdns),
-            Some(',') => rdns.push(Vec::new()),
-            Some(_) => {}
-        }
+    match std::str::from_utf8(ascii) {
+        Ok(text) if text.is_ascii() => Ok(text.to_owned()),
+        _ => Err(wrong(name)),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn name(attributes: Vec<(usize, Attribute)>) -> Name {
-        Name { raw: Box::default(), attributes }
+/// UCS-2 and UCS-4: code points only, so a surrogate is an error.
+fn big_endian<const WIDTH: usize>(data: &[u8]) -> Option<String> {
+    let (units, rest) = data.as_chunks::<WIDTH>();
+    if !rest.is_empty() {
+        return None;
     }
+    units
+        .iter()
+        .map(|unit| char::from_u32(unit.iter().fold(0, |code, byte| code << 8 | u32::from(*byte))))
+        .collect()
+}
 
-    proptest! {
-        #[test]
-        fn a_name_that_is_printed_reads_back(
-            values in proptest::collection::vec(("[^\\x00-\\x1f\\x7f-\\x9f]{1,12}", any::<bool>()), 1..6),
-        ) {
-            let kinds = ["CN", "OU", "O", "emailAddress"];
-            let mut rdn = 0;
-            let attributes: Vec<_> = values.into_iter().enumerate().map(|(index, (value, same_rdn))| {
-                rdn += usize::from(!same_rdn);
-                let kind = AttributeKind::from_key(kinds[index % 4]).unwrap();
-                (rdn, Attribute { kind, value })
-            }).collect();
-            let name = name(attributes);
-            let mut expected: Vec<Vec<Attribute>> =
-                name.rdns().map(|rdn| rdn.iter().map(|(_, attribute)| attribute.clone()).collect()).collect();
-            expected.reverse();
-            prop_assert_eq!(parse_rfc4514(&name.to_string()).unwrap(), expected);
+/// Refuses what could break out of a header, a log line or a comparison.
+fn legible(kind: &AttributeKind, value: String) -> Result<String, BadName> {
+    if let Some(control) = value.chars().find(|c| c.is_control()) {
+        return Err(BadName::ControlCharacter(kind.clone(), control));
+    }
+    if matches!(kind, AttributeKind::Other(_)) && is_encoded(&value) {
+        return Err(BadName::Ambiguous(kind.clone()));
+    }
+    Ok(value)
+}
+
+fn encoded(value: &Any<'_>) -> String {
+    // Tag numbers above 30 do not occur in names; such a value is shown by its content alone.
+    let class = (value.class() as u8) << 6 | u8::from(value.header.constructed()) << 5;
+    let tag = class | (value.tag().0 & 0x1f) as u8;
+    format!("#{}", super::fingerprint::upper_hex(&der::element(tag, value.data)))
+}
+
+/// The form in which [`Attribute::value`] holds what is not a string.
+pub(super) fn is_encoded(value: &str) -> bool {
+    value.strip_prefix('#').is_some_and(|hex| {
+        !hex.is_empty()
+            && hex.len().is_multiple_of(2)
+            && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'))
+    })
+}
+
+fn comparable(rdns: &[Vec<Attribute>]) -> Box<[u8]> {
+    let mut bytes = Vec::with_capacity(64);
+    for rdn in rdns {
+        let mut set: Vec<(&str, String)> =
+            rdn.iter().map(|attribute| (attribute.kind.oid(), folded(&attribute.value))).collect();
+        // The members of a set have no order.
+        set.sort_unstable();
+        for (oid, value) in set {
+            bytes.extend_from_slice(oid.as_bytes());
+            bytes.push(b'=');
+            bytes.extend_from_slice(value.as_bytes());
+            // Values hold no control character, so this ends one for certain.
+            bytes.push(0);
         }
+        bytes.push(1);
     }
+    bytes.into_boxed_slice()
+}
 
-    #[test]
-    fn a_value_cannot_pretend_to_be_another_attribute() {
-        let value = "x,CN=admin".to_owned();
-        let name = name(vec![(0, Attribute { kind: AttributeKind::Organization, value })]);
-        assert_eq!(name.to_string(), "O=x\\,CN=admin");
-        assert_eq!(name.values(AttributeKind::CommonName).count(), 0);
+fn folded(value: &str) -> String {
+    let mut folded = String::with_capacity(value.len());
+    for word in value.split_ascii_whitespace() {
+        if !folded.is_empty() {
+            folded.push(' ');
+        }
+        folded.extend(word.chars().map(|c| c.to_ascii_lowercase()));
     }
+    folded
 }

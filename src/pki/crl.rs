@@ -8,8 +8,8 @@ use openssl::pkey::{Id, PKey, Private};
 use openssl::sign::Signer;
 use openssl::x509::X509;
 
-use super::der::{BIT_STRING, OCTET_STRING, integer, null, oid, sequence, time, tlv};
 use crate::certificate::Serial;
+use crate::certificate::der::{BIT_STRING, NULL, OCTET_STRING, OID, element, sequence, time, unsigned};
 
 const ECDSA_WITH_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 const SHA256_WITH_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0b];
@@ -24,27 +24,32 @@ pub(super) fn sign(
     days: u32,
 ) -> Result<Vec<u8>, ErrorStack> {
     let algorithm = if key.id() == Id::RSA {
-        sequence(&[oid(SHA256_WITH_RSA), null()])
+        all(&[element(OID, SHA256_WITH_RSA), element(NULL, &[])])
     } else {
-        sequence(&[oid(ECDSA_WITH_SHA256)])
+        all(&[element(OID, ECDSA_WITH_SHA256)])
     };
-    let number = sequence(&[oid(CRL_NUMBER), tlv(OCTET_STRING, &integer(&number.to_be_bytes()))]);
+    let number = all(&[element(OID, CRL_NUMBER), element(OCTET_STRING, &unsigned(&number.to_be_bytes()))]);
     let mut parts = vec![
-        integer(&[1]),
+        unsigned(&[1]),
         algorithm.clone(),
         issuer.subject_name().to_der()?,
         time(now),
         time(now + i64::from(days) * 86_400),
     ];
     if !revoked.is_empty() {
-        let entry = |(serial, at): &(Serial, i64)| sequence(&[integer(serial.as_bytes()), time(*at)]);
-        parts.push(sequence(&revoked.iter().map(entry).collect::<Vec<_>>()));
+        let entry = |(serial, at): &(Serial, i64)| all(&[unsigned(serial.as_bytes()), time(*at)]);
+        parts.push(all(&revoked.iter().map(entry).collect::<Vec<_>>()));
     }
-    parts.push(tlv(0xa0, &sequence(&[number])));
-    let to_be_signed = sequence(&parts);
+    parts.push(element(0xa0, &all(&[number])));
+    let to_be_signed = all(&parts);
     let signature = Signer::new(MessageDigest::sha256(), key)?.sign_oneshot_to_vec(&to_be_signed)?;
     let bits = [&[0][..], &signature].concat();
-    Ok(sequence(&[to_be_signed, algorithm, tlv(BIT_STRING, &bits)]))
+    Ok(all(&[to_be_signed, algorithm, element(BIT_STRING, &bits)]))
+}
+
+/// A SEQUENCE of parts that are encoded already.
+fn all(parts: &[Vec<u8>]) -> Vec<u8> {
+    sequence(&[&parts.concat()])
 }
 
 pub(super) fn pem(der: &[u8]) -> String {

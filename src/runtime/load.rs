@@ -177,8 +177,16 @@ impl Loader<'_> {
             });
         }
         let lists = self.lists(trust, &bundle)?;
-        match TrustDomain::build(&trust.name, &bundle, lists, trust.policy.clone()) {
-            Ok(domain) => Some(Arc::new(domain)),
+        match TrustDomain::build(&trust.name, bundle, lists, trust.policy.clone()) {
+            Ok(domain) => {
+                for anchor in domain.anchors_without_list() {
+                    self.warnings.push(format!(
+                        "trust.{}: no revocation list speaks about what `{}` issued; nothing of it is revoked",
+                        trust.name, anchor.subject
+                    ));
+                }
+                Some(Arc::new(domain))
+            }
             Err(error) => {
                 self.problem(at, format!("`{file}` cannot be used: {error}"), None, None);
                 None

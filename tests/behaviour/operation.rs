@@ -151,9 +151,9 @@ fn bad_files_are_each_told_with_key_path_and_remedy() {
         ("trust", trust("empty", ""), "is empty"),
         ("trust", trust("truncated.crt", ""), "cannot be used"),
         ("trust", trust("server.key", ""), "holds no certificate"),
-        ("trust", trust("server.crt", ""), "is no certificate authority"),
+        ("trust", trust("server.crt", ""), "is not the certificate of a CA"),
         ("trust", trust("ca.crt", "ca.crt"), "holds no revocation list"),
-        ("trust", trust("ca.crt", "other/ca.crl"), "is no anchor of the trust domain"),
+        ("trust", trust("ca.crt", "other/ca.crl"), "is not among the certificates of the trust domain"),
         ("listeners", mismatched.to_owned(), "is not the key of"),
         ("routes", table.to_owned(), "line 3: the row needs two columns"),
     ] {

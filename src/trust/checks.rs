@@ -1,0 +1,152 @@
+//! What a path that OpenSSL believes is asked besides.
+
+use super::path::label;
+use super::revocation::RevocationIndex;
+use super::{Finding, RejectionReason, TrustPolicy, Usage};
+use crate::UnixTime;
+use crate::certificate::{Certificate, ClientUse, Weakness, utc};
+
+/// A verified path, as certificates that we have read.
+pub(super) struct Path<'a> {
+    pub leaf: &'a Certificate,
+    /// The leaf's issuer first.
+    pub intermediates: Vec<&'a Certificate>,
+    pub anchor: &'a Certificate,
+}
+
+impl<'a> Path<'a> {
+    /// Everything that neither OpenSSL nor the way to this point has made sure of.
+    pub(super) fn check(
+        &self,
+        policy: &TrustPolicy,
+        revoked: &RevocationIndex,
+        now: UnixTime,
+    ) -> Result<(), Finding> {
+        self.check_leaf(policy.client_auth_usage)?;
+        self.check_depth(policy.max_depth)?;
+        self.check_path_lengths()?;
+        for (position, certificate) in self.certificates().enumerate() {
+            self.check_strength(position, certificate)?;
+            self.check_time(position, certificate, now)?;
+        }
+        self.check_revocation(policy, revoked, now)
+    }
+
+    /// From the leaf to the anchor.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &'a Certificate> {
+        [self.leaf].into_iter().chain(self.intermediates.iter().copied()).chain([self.anchor])
+    }
+
+    fn check_leaf(&self, usage: Usage) -> Result<(), Finding> {
+        if self.leaf.is_ca() {
+            return Err(leaf_is_ca(self.leaf));
+        }
+        match (self.leaf.client_use(), usage) {
+            (ClientUse::Named, _) | (ClientUse::NotRestricted, Usage::WhenPresent) => Ok(()),
+            (ClientUse::NotNamed, _) => Err(not_for_clients(self.leaf)),
+            (ClientUse::NotRestricted, Usage::Always) => {
+                let leaf = label(self.leaf);
+                let detail =
+                    format!("{leaf} does not name clientAuth in its extendedKeyUsage, which is required");
+                Err((RejectionReason::WrongUsage, detail))
+            }
+        }
+    }
+
+    fn check_depth(&self, most: u32) -> Result<(), Finding> {
+        let found = self.intermediates.len();
+        if found <= most as usize {
+            return Ok(());
+        }
+        let leaf = label(self.leaf);
+        let detail =
+            format!("{found} certificates stand between {leaf} and its trust anchor (allowed: {most})");
+        Err((RejectionReason::ChainTooLong, detail))
+    }
+
+    /// AWS-LC passes over what a self-issued certificate says, and so over what a root says.
+    fn check_path_lengths(&self) -> Result<(), Finding> {
+        let mut below = 0;
+        for (position, certificate) in self.certificates().enumerate().skip(1) {
+            if let Some(most) = certificate.path_length().filter(|most| below > *most) {
+                let detail = format!(
+                    "{below} certificates stand between {} and {}, which allows {most} (pathLenConstraint)",
+                    label(self.leaf),
+                    self.describe(position, certificate)
+                );
+                return Err((RejectionReason::ChainTooLong, detail));
+            }
+            below += u32::from(!certificate.is_self_issued());
+        }
+        Ok(())
+    }
+
+    fn check_strength(&self, position: usize, certificate: &Certificate) -> Result<(), Finding> {
+        match certificate.weakness() {
+            None => Ok(()),
+            // Nobody checks an anchor's own signature.
+            Some(Weakness::WeakDigest) if self.is_anchor(position) => Ok(()),
+            Some(weakness) => {
+                let detail = format!("{}: {weakness}", self.describe(position, certificate));
+                Err((RejectionReason::NotAccepted, detail))
+            }
+        }
+    }
+
+    fn check_time(&self, position: usize, certificate: &Certificate, now: UnixTime) -> Result<(), Finding> {
+        let what = || self.describe(position, certificate);
+        if now < certificate.not_before() {
+            let detail = format!("{} is not valid before {}", what(), utc(certificate.not_before()));
+            return Err((RejectionReason::NotYetValid, detail));
+        }
+        if now > certificate.not_after() {
+            let detail = format!("{} expired on {}", what(), utc(certificate.not_after()));
+            return Err((RejectionReason::Expired, detail));
+        }
+        Ok(())
+    }
+
+    fn check_revocation(
+        &self,
+        policy: &TrustPolicy,
+        revoked: &RevocationIndex,
+        now: UnixTime,
+    ) -> Result<(), Finding> {
+        if revoked.is_empty() {
+            return Ok(());
+        }
+        for (position, certificate) in self.certificates().enumerate() {
+            // Nobody but the operator can revoke a root, and a leaf may have the root's serial.
+            if self.is_anchor(position) && certificate.is_self_issued() {
+                continue;
+            }
+            revoked.check(certificate, &|| self.describe(position, certificate), policy.when_stale, now)?;
+        }
+        Ok(())
+    }
+
+    fn is_anchor(&self, position: usize) -> bool {
+        position == self.intermediates.len() + 1
+    }
+
+    /// How to call the certificate at `position` in a sentence.
+    fn describe(&self, position: usize, certificate: &Certificate) -> String {
+        let role = match position {
+            0 => "",
+            _ if self.is_anchor(position) => "trust anchor ",
+            _ => "intermediate ",
+        };
+        format!("{role}{}", label(certificate))
+    }
+}
+
+pub(super) fn leaf_is_ca(leaf: &Certificate) -> Finding {
+    let detail = format!("{} is that of a CA, not of a client", label(leaf));
+    (RejectionReason::LeafIsCa, detail)
+}
+
+pub(super) fn not_for_clients(leaf: &Certificate) -> Finding {
+    let detail =
+        format!("{} is not meant for TLS clients: its extendedKeyUsage lacks clientAuth", label(leaf));
+    (RejectionReason::WrongUsage, detail)
+}

@@ -1,0 +1,44 @@
+//! What a trust domain asks of a chain besides an anchor.
+
+use std::time::Duration;
+
+/// What a domain asks of a chain besides an anchor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustPolicy {
+    pub client_auth_usage: Usage,
+    /// How many certificates may stand between the leaf and the anchor.
+    pub max_depth: u32,
+    /// What all presented certificates together may measure.
+    pub max_chain_bytes: usize,
+    pub when_stale: WhenStale,
+}
+
+/// When a leaf must name clientAuth in its extendedKeyUsage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Usage {
+    /// If it has an extendedKeyUsage.
+    #[default]
+    WhenPresent,
+    Always,
+}
+
+/// What to do with clients whose issuer's revocation list is past its nextUpdate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenStale {
+    #[default]
+    Refuse,
+    Believe,
+    /// For so long after nextUpdate.
+    BelieveFor(Duration),
+}
+
+impl Default for TrustPolicy {
+    fn default() -> Self {
+        Self {
+            client_auth_usage: Usage::default(),
+            max_depth: 5,
+            max_chain_bytes: 65_536,
+            when_stale: WhenStale::default(),
+        }
+    }
+}

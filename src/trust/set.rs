@@ -1,0 +1,137 @@
+//! The trust domains that one listener admits.
+
+use std::sync::Arc;
+
+use openssl::x509::{X509, X509Ref};
+
+use super::path::{self, Presented, Shown};
+use super::{Anchor, ClientIdentity, Rejection, RejectionReason, TrustDomain, TrustPolicy};
+use crate::UnixTime;
+
+/// Trust domains in the order of the configuration: the first one that believes a chain says who the client is.
+///
+/// Domains may overlap, down to the same anchor in two of them. The order decides, always the same way.
+pub struct TrustSet {
+    domains: Vec<Arc<TrustDomain>>,
+    /// The most that any of the domains would look at.
+    limits: TrustPolicy,
+}
+
+impl TrustSet {
+    pub fn new(domains: Vec<Arc<TrustDomain>>) -> Self {
+        let policies = || domains.iter().map(|domain| &domain.policy);
+        let usual = TrustPolicy::default();
+        let limits = TrustPolicy {
+            max_depth: policies().map(|policy| policy.max_depth).max().unwrap_or(usual.max_depth),
+            max_chain_bytes: policies()
+                .map(|policy| policy.max_chain_bytes)
+                .max()
+                .unwrap_or(usual.max_chain_bytes),
+            ..usual
+        };
+        Self { domains, limits }
+    }
+
+    /// `presented` is what the client sent, as DER, leaf first; more than the path needs may follow.
+    pub fn verify(&self, presented: &[&[u8]], now: UnixTime) -> Result<ClientIdentity, Rejection> {
+        let presented: Vec<_> = presented.iter().map(|der| Shown::encoded(der)).collect();
+        self.judge(&presented, now)
+    }
+
+    /// The same for certificates that the TLS library has decoded already, which saves decoding them twice.
+    pub fn verify_x509(&self, presented: &[&X509Ref], now: UnixTime) -> Result<ClientIdentity, Rejection> {
+        let shown: Result<Vec<_>, _> = presented.iter().map(|x509| Shown::decoded(x509)).collect();
+        let shown = shown.map_err(|error| Rejection {
+            reason: RejectionReason::Internal,
+            subject: None,
+            trust_domain: None,
+            detail: format!("the TLS library could not encode what the client presented: {error}"),
+        })?;
+        self.judge(&shown, now)
+    }
+
+    fn judge(&self, presented: &[Shown<'_>], now: UnixTime) -> Result<ClientIdentity, Rejection> {
+        let presented = self.read(presented, now)?;
+        let mut worst = None;
+        for domain in &self.domains {
+            match domain.verify(&presented, now) {
+                Ok(identity) => return Ok(identity),
+                Err(rejection) => worst = Some(Rejection::more_telling(worst, rejection)),
+            }
+        }
+        Err(worst.map_or_else(|| self.nobody(&presented), |rejection| self.in_the_name_of_all(rejection)))
+    }
+
+    /// The verdict of each domain, also of those behind the first one that believes.
+    pub fn explain(
+        &self,
+        presented: &[&[u8]],
+        now: UnixTime,
+    ) -> Vec<(Arc<str>, Result<ClientIdentity, Rejection>)> {
+        let presented: Vec<_> = presented.iter().map(|der| Shown::encoded(der)).collect();
+        let presented = self.read(&presented, now);
+        let verdict = |domain: &Arc<TrustDomain>| match &presented {
+            Ok(presented) => domain.verify(presented, now),
+            Err(rejection) => Err(rejection.clone()),
+        };
+        self.domains.iter().map(|domain| (domain.name.clone(), verdict(domain))).collect()
+    }
+
+    pub fn domains(&self) -> &[Arc<TrustDomain>] {
+        &self.domains
+    }
+
+    /// All anchors, each with the name of its domain.
+    pub fn anchors(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Anchor>)> {
+        self.domains.iter().flat_map(|domain| domain.anchors.iter().map(|anchor| (&domain.name, anchor)))
+    }
+
+    /// One certificate for each name that an anchor has, for the list of CA names in a handshake.
+    pub fn anchor_certificates(&self) -> Vec<&X509> {
+        let mut seen = ahash::AHashSet::new();
+        let anchors = self.domains.iter().flat_map(|domain| domain.certificates.iter().zip(&domain.x509));
+        anchors
+            .filter(|(certificate, _)| seen.insert(certificate.subject().raw()))
+            .map(|(_, x509)| x509)
+            .collect()
+    }
+
+    /// The DER encoding of each name that an anchor has.
+    pub fn ca_names(&self) -> Vec<&[u8]> {
+        let mut seen = ahash::AHashSet::new();
+        let names = self.domains.iter().flat_map(|domain| &domain.certificates);
+        names.map(|certificate| certificate.subject().raw()).filter(|name| seen.insert(*name)).collect()
+    }
+
+    /// Limits come before anything that costs time.
+    fn read(&self, presented: &[Shown<'_>], now: UnixTime) -> Result<Presented, Rejection> {
+        let reject = |(reason, detail)| Rejection { reason, subject: None, trust_domain: None, detail };
+        if presented.is_empty() {
+            let detail = "the client presented no certificate".to_owned();
+            return Err(reject((RejectionReason::NoCertificate, detail)));
+        }
+        let bytes = presented.iter().map(Shown::len).sum();
+        path::check_size(bytes, presented.len(), &self.limits).map_err(reject)?;
+        Presented::read(presented, now).map_err(reject)
+    }
+
+    /// An issuer that nobody knows is not one domain's verdict when several were asked.
+    fn in_the_name_of_all(&self, mut rejection: Rejection) -> Rejection {
+        if rejection.reason == RejectionReason::UnknownIssuer && self.domains.len() > 1 {
+            let names: Vec<_> = self.domains.iter().map(|domain| format!("`{}`", domain.name)).collect();
+            rejection.trust_domain = None;
+            rejection.detail = format!("{} (asked in turn: {})", rejection.detail, names.join(", "));
+        }
+        rejection
+    }
+
+    fn nobody(&self, presented: &Presented) -> Rejection {
+        debug_assert!(self.domains.is_empty());
+        Rejection {
+            reason: RejectionReason::UnknownIssuer,
+            subject: Some(presented.leaf().subject().to_string()),
+            trust_domain: None,
+            detail: "the listener has no trust domain".into(),
+        }
+    }
+}
