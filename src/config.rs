@@ -6,6 +6,7 @@ mod build;
 mod file;
 mod problem;
 mod scalar;
+mod shape;
 mod types;
 
 use std::path::Path;
@@ -94,7 +95,7 @@ routes:
 identity_headers: [rfc9441]
 lisners: 1
 "#;
-        let expected = r"error: conf/x.yaml cannot be used: 13 problems
+        let expected = r"error: conf/x.yaml cannot be used: 14 problems
   lisners: unknown key
     hint: did you mean `listeners`?
   version: this version is not known
@@ -114,12 +115,10 @@ lisners: 1
   routes[1].client.subject.CNN: no such attribute
     expected: CN, OU, O, L, ST, C, serialNumber, UID, DC, emailAddress
     hint: did you mean `CN`?
-  routes[2].request.path: `(` is not a regular expression: regex parse error:
-    (
-    ^
-error: unclosed group
+  routes[2].request.path: `(` is not a regular expression: unclosed group
   routes[3]: it leads nowhere
     expected: `pool` or `pools_by`
+  listeners[1].address: `somewhere` is what `listeners[0]` has already
   identity_headers[0]: expected `rfc9440`, `xfcc`, `nginx`, `plain`, or `{ header: NAME, field: FIELD }`";
         let told = parse(text).unwrap_err();
         assert_eq!(told, expected, "{told}");
@@ -148,6 +147,100 @@ error: unclosed group
             assert_ne!(text, GOOD, "{from}");
             let error = parse(&text).unwrap_err();
             assert!(error.contains(told), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_never_taken_for_everything() {
+        let route = "client: { trust: fleet }";
+        let pool = "endpoints: [\"127.0.0.1:9000\"]";
+        for (from, to, at) in [
+            (route, "client: ~", "routes[0].client"),
+            (route, "client: {}", "routes[0].client"),
+            (route, "client: { trust: [] }", "routes[0].client.trust"),
+            (route, "client: { trust: ~ }", "routes[0].client.trust"),
+            (route, "client: { subject: {} }", "routes[0].client.subject"),
+            (route, "client: { fingerprint: [] }", "routes[0].client.fingerprint"),
+            (
+                route,
+                "client: { serial: { issuer: \"CN=a\", serials: [] } }",
+                "routes[0].client.serial.serials",
+            ),
+            (route, "request: { method: [] }", "routes[0].request.method"),
+            (route, "request: { path: ~ }", "routes[0].request.path"),
+            (pool, "endpoints: [\"a:1\"], tls: ~", "pools.main.tls"),
+            (pool, "endpoints: [\"a:1\"], tls: { verify: \"\" }", "pools.main.tls.verify"),
+        ] {
+            let text = GOOD.replace(from, to);
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(&format!("1 problem\n  {at}: ")), "{to}: {error}");
+        }
+        assert!(parse(&GOOD.replace(route, "client: verified")).is_ok());
+    }
+
+    #[test]
+    fn a_key_misspelt_among_conditions_is_named() {
+        let error = parse(&GOOD.replace("trust: fleet }", "trust: fleet, subjct: { CN: a } }")).unwrap_err();
+        assert!(error.contains("routes[0].client.subjct: unknown field"), "{error}");
+        assert!(error.contains("did you mean `subject`?"), "{error}");
+    }
+
+    #[test]
+    fn what_check_accepts_can_be_served() {
+        let second = "listeners:\n  - { address: \"127.0.0.1:8443\", tls: { certificates: [{ chain: a, key: b }] }, \
+                      client_auth: { trust: [fleet] } }";
+        let tls = |endpoints: &str, tls: &str| format!("endpoints: {endpoints}, tls: {{ {tls} }}");
+        let endpoints = "endpoints: [\"127.0.0.1:9000\"]";
+        let address = tls("[\"127.0.0.1:9000\"]", "verify: ca.crt");
+        let names = tls("[\"a.test:1\", \"b.test:1\"]", "verify: ca.crt");
+        for (from, to, told) in [
+            (
+                "listeners:",
+                second,
+                "listeners[1].address: `127.0.0.1:8443` is what `listeners[0]` has already",
+            ),
+            (endpoints, &*address, "pools.main.tls.server_name: missing"),
+            (endpoints, &names, "pools.main.tls.server_name: missing"),
+            ("client_auth: { trust: [fleet] }", "client_auth: { mode: off }", "it can match nobody"),
+            ("version: 1", "version: 1\nserver: { drain_timeout: 0s }", "`0s` is not a duration"),
+            ("version: 1", "version: 1\nserver: { threads: 5000 }", "server.threads: 5000 is too much"),
+        ] {
+            let text = GOOD.replace(from, to);
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(told), "{to}: {error}");
+        }
+        for good in
+            [tls("[\"a.test:1\", \"a.test:2\"]", "verify: ca.crt"), tls("[\"127.0.0.1:1\"]", "verify: off")]
+        {
+            assert!(parse(&GOOD.replace(endpoints, &good)).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_never_handed_over_in_a_directory_of_everybody() {
+        let socket = parse(GOOD).unwrap().server.upgrade_socket;
+        assert_eq!(socket.as_deref(), Some(Path::new("/run/portcullis/upgrade.sock")));
+    }
+
+    #[test]
+    fn control_characters_of_the_file_never_reach_the_terminal() {
+        let error = parse(&GOOD.replace("pool: main", "pool: \"a\\e[31m\"")).unwrap_err();
+        assert!(error.contains("`a\\u{1b}[31m`") && !error.contains('\u{1b}'), "{error:?}");
+    }
+
+    #[test]
+    fn every_example_can_be_read() {
+        let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+        let examples = std::fs::read_dir(conf).unwrap().map(|entry| entry.unwrap().path());
+        let examples: Vec<_> =
+            examples.filter(|path| path.extension().is_some_and(|ext| ext == "yaml")).collect();
+        assert!(!examples.is_empty());
+        for example in examples {
+            assert!(
+                Config::read(&example).is_ok(),
+                "{:?}",
+                Config::read(&example).map_err(|e| e.to_string())
+            );
         }
     }
 }

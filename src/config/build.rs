@@ -1,6 +1,6 @@
 //! `ConfigFile` → `Config`. Every problem is found, not the first: each section is read by itself.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::file::{
     VerifyFile, WhenStaleFile,
 };
 use super::scalar::{Span, closest};
+use super::shape;
 use super::types::{
     AccessLog, AdminAddress, AdminConfig, Balance, CertificateFiles, ClientAuth, ClientAuthMode, Config,
     EjectionConfig, EndpointConfig, HashKey, HealthConfig, HealthKind, HostHeader, ListenAddress,
@@ -27,7 +28,7 @@ use super::types::{
 use super::{ConfigErrors, Problem};
 use crate::certificate::AttributeKind;
 use crate::headers::{HeaderPreset, IdentityHeaderSpec};
-use crate::pattern::{Pattern, PatternSpec};
+use crate::pattern::{Pattern, PatternError, PatternSpec};
 use crate::route::{ClientMatch, ClientRule, RequestRule, SanMatch, SerialMatch};
 use crate::trust::{TrustPolicy, Usage, WhenStale};
 
@@ -43,6 +44,7 @@ const SECTIONS: &[&str] = &[
     "logging",
     "server",
 ];
+const DEFAULT_UPGRADE_SOCKET: &str = "/run/portcullis/upgrade.sock";
 const DEFAULT_GROUPS: &[&str] = &["X25519MLKEM768", "X25519", "P-256", "P-384"];
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
@@ -81,6 +83,7 @@ impl Builder {
             }
         };
         self.check_sections(&root);
+        shape::refuse_nothing(&root, &mut self.problems);
         self.trust = names(root.get("trust"));
         self.pools = names(root.get("pools"));
         let trust: Vec<_> = self
@@ -103,9 +106,10 @@ impl Builder {
             .into_iter()
             .filter_map(|(index, at, file)| self.route(index, &at, file))
             .collect();
-        self.unique("listeners", listeners.iter().map(|listener| &*listener.name));
-        self.unique("routes", routes.iter().map(|route| &*route.name));
-        self.check_anonymous(&listeners, &routes);
+        self.unique(&root, "listeners", "name");
+        self.unique(&root, "listeners", "address");
+        self.unique(&root, "routes", "name");
+        self.check_reachable(&root, &listeners, &routes);
         Some(Config {
             file: path.to_owned(),
             listeners,
@@ -153,27 +157,13 @@ impl Builder {
         }
     }
 
-    /// Reads a value; what is wrong with its shape is one problem, named by its path.
+    /// Reads a value. Everything that is wrong with its shape is told, not the first thing only.
     fn read<T: DeserializeOwned>(&mut self, at: &str, value: &Value) -> Option<T> {
-        match serde_path_to_error::deserialize(value.clone()) {
-            Ok(read) => Some(read),
-            Err(error) => {
-                let path = error.path().to_string();
-                let at = match path.as_str() {
-                    "." => at.to_owned(),
-                    path if path.starts_with('[') => format!("{at}{path}"),
-                    path => format!("{at}.{path}"),
-                };
-                let text = error.into_inner().to_string();
-                let hint = unknown_field_hint(&text);
-                self.problem(at, text, None, hint);
-                None
-            }
-        }
+        shape::read(at, value, &mut self.problems)
     }
 
     fn section<T: DeserializeOwned>(&mut self, root: &Mapping, name: &str) -> Option<T> {
-        let value = root.get(name).filter(|value| !value.is_null())?;
+        let value = root.get(name)?;
         self.read(name, value)
     }
 
@@ -232,16 +222,16 @@ impl Builder {
         read
     }
 
-    fn unique<'a>(&mut self, section: &str, names: impl Iterator<Item = &'a str>) {
-        let mut seen = HashSet::new();
-        for (index, name) in names.enumerate() {
-            if !seen.insert(name) {
-                self.problem(
-                    format!("{section}[{index}].name"),
-                    format!("`{name}` is used twice"),
-                    None,
-                    None,
-                );
+    /// Names are compared as the file has them: what cannot be read otherwise still has its name and its number.
+    fn unique(&mut self, root: &Mapping, section: &str, key: &str) {
+        let mut seen = HashMap::new();
+        let items = root.get(section).and_then(Value::as_sequence);
+        for (index, item) in items.into_iter().flatten().enumerate() {
+            let Some(name) = item.get(key).and_then(Value::as_str) else { continue };
+            let first = *seen.entry(name).or_insert(index);
+            if first != index {
+                let at = format!("{section}[{index}].{key}");
+                self.problem(at, format!("`{name}` is what `{section}[{first}]` has already"), None, None);
             }
         }
     }
@@ -334,6 +324,13 @@ impl Builder {
         value.unwrap_or(default)
     }
 
+    fn at_most<T: Copy + PartialOrd + std::fmt::Display>(&mut self, at: &str, value: T, most: T) -> T {
+        if value > most {
+            self.problem(at, format!("{value} is too much"), Some(&format!("at most {most}")), None);
+        }
+        value
+    }
+
     fn listen_address(&mut self, at: &str, text: &str) -> Option<ListenAddress> {
         if let Some(name) = text.strip_prefix("systemd:") {
             return Some(ListenAddress::Systemd(name.to_owned()));
@@ -410,7 +407,11 @@ impl Builder {
                     Some(UsageFile::Always) => Usage::Always,
                     Some(UsageFile::WhenPresent) | None => default.client_auth_usage,
                 },
-                max_depth: file.max_depth.unwrap_or(default.max_depth).min(100),
+                max_depth: self.at_most(
+                    &format!("{at}.max_depth"),
+                    file.max_depth.unwrap_or(default.max_depth),
+                    100,
+                ),
                 max_chain_bytes: file.max_chain_bytes.unwrap_or(default.max_chain_bytes),
                 when_stale: match file.revocation.when_stale {
                     Some(WhenStaleFile::Word(StaleWord::Believe)) => WhenStale::Believe,
@@ -428,6 +429,9 @@ impl Builder {
         let endpoints = self.endpoints(at, file.endpoints);
         let balance = self.balance(at, file.balance);
         let tls = file.tls.map(|tls| self.upstream_tls(at, tls));
+        if let Some(tls) = &tls {
+            self.check_server_name(at, tls, &endpoints);
+        }
         let health = file.health.map(|health| HealthConfig {
             kind: health.path.map_or(HealthKind::Tcp, |path| HealthKind::Http { path }),
             interval: span(health.interval, 5).max(Duration::from_millis(100)),
@@ -459,7 +463,7 @@ impl Builder {
                 first_byte: span(file.timeouts.first_byte, 30),
                 idle: span(file.timeouts.idle, 60),
             },
-            retries: file.retries.unwrap_or(1),
+            retries: self.at_most(&format!("{at}.retries"), file.retries.unwrap_or(1), 10),
             host_header: file.host_header.map_or(HostHeader::Preserve, HostHeader::Set),
             dns_refresh: span(file.dns_refresh, 30).max(Duration::from_secs(1)),
         })
@@ -531,6 +535,11 @@ impl Builder {
         let verify = match file.verify {
             VerifyFile::Off(false) => UpstreamVerify::Off,
             VerifyFile::Ca(text) if text == "off" => UpstreamVerify::Off,
+            VerifyFile::Ca(path) if path.is_empty() => {
+                let expected = Some("a PEM bundle of trust anchors, or `off`");
+                self.problem(format!("{at}.tls.verify"), "it is empty", expected, None);
+                UpstreamVerify::Off
+            }
             VerifyFile::Ca(path) => UpstreamVerify::Ca(self.path(&path)),
             VerifyFile::Off(true) => {
                 let expected = Some("a PEM bundle of trust anchors, or `off`");
@@ -540,6 +549,22 @@ impl Builder {
         };
         let client = file.client.map(|files| self.certificate(format!("{at}.tls.client"), &files));
         UpstreamTls { verify, server_name: file.server_name, client }
+    }
+
+    /// Without `server_name` the certificate is checked against the endpoints' own host, which must then be one name:
+    /// such a check against an address always fails, and every request with it.
+    fn check_server_name(&mut self, at: &str, tls: &UpstreamTls, endpoints: &[EndpointConfig]) {
+        if tls.server_name.is_some() || tls.verify == UpstreamVerify::Off {
+            return;
+        }
+        let mut hosts = endpoints.iter().filter_map(|e| e.address.rsplit_once(':')).map(|(host, _)| host);
+        let first = hosts.next().unwrap_or_default();
+        let is_address = first.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        if is_address || hosts.any(|host| host != first) {
+            let expected = Some("the DNS name that the servers' certificates carry");
+            let found = "missing, and the endpoints are not all of one DNS name";
+            self.problem(format!("{at}.tls.server_name"), found, expected, None);
+        }
     }
 
     // Routes
@@ -680,16 +705,12 @@ impl Builder {
         attributes
     }
 
-    /// A rule without a single pattern would match nothing, or everything: neither is meant.
     fn patterns(&mut self, at: &str, file: Option<OneOrMany>) -> Vec<Pattern> {
         let specs = match file {
             None => return Vec::new(),
             Some(OneOrMany::One(spec)) => vec![spec],
             Some(OneOrMany::Many(specs)) => specs,
         };
-        if specs.is_empty() {
-            self.problem(at, "the list is empty", Some("at least one pattern"), None);
-        }
         specs.iter().filter_map(|spec| self.pattern(at, spec)).collect()
     }
 
@@ -697,7 +718,7 @@ impl Builder {
         match Pattern::parse(spec) {
             Ok(pattern) => Some(pattern),
             Err(error) => {
-                self.problem(at, error.to_string(), None, None);
+                self.problem(at, one_line(&error), None, None);
                 None
             }
         }
@@ -716,18 +737,27 @@ impl Builder {
         methods
     }
 
-    /// A route for strangers on listeners that let none in is a mistake.
-    fn check_anonymous(&mut self, listeners: &[ListenerConfig], routes: &[RouteConfig]) {
-        if listeners.is_empty() || listeners.iter().any(|l| l.client_auth.mode != ClientAuthMode::Require) {
+    /// A route that no listener lets anybody reach is a mistake. Not asked while a listener cannot be read.
+    fn check_reachable(&mut self, root: &Mapping, listeners: &[ListenerConfig], routes: &[RouteConfig]) {
+        let all = root.get("listeners").and_then(Value::as_sequence).map_or(0, Vec::len);
+        if listeners.is_empty() || listeners.len() != all {
             return;
         }
+        let every = |mode| listeners.iter().all(|listener| listener.client_auth.mode == mode);
+        let (demanded, never_asked) = (every(ClientAuthMode::Require), every(ClientAuthMode::Off));
         for route in routes {
-            if matches!(route.client, ClientRule::Anonymous) {
-                let hint =
-                    "a listener with `client_auth.mode: optional` or `off` would let them in".to_owned();
-                let found = "it can match nobody: every listener demands a certificate";
-                self.problem(format!("{}.client", route.at), found, None, Some(hint));
-            }
+            let (found, hint) = match &route.client {
+                ClientRule::Anonymous if demanded => (
+                    "it can match nobody: every listener demands a certificate",
+                    "a listener with `client_auth.mode: optional` or `off` would let them in",
+                ),
+                ClientRule::Verified(_) if never_asked => (
+                    "it can match nobody: no listener asks for a certificate",
+                    "`client: anyone` or `client: anonymous` is for clients without one",
+                ),
+                _ => continue,
+            };
+            self.problem(format!("{}.client", route.at), found, None, Some(hint.to_owned()));
         }
     }
 
@@ -771,15 +801,27 @@ impl Builder {
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         ServerSettings {
-            threads: file.threads.unwrap_or(cores).clamp(1, 1024),
+            threads: self.at_most("server.threads", file.threads.unwrap_or(cores.min(1024)), 1024),
             drain_timeout: file.drain_timeout.map_or(Duration::from_secs(30), |span| span.0),
-            upgrade_socket: file.upgrade_socket.map(|path| self.path(&path)),
+            // Never Pingora's own default, which lies in `/tmp`, where anybody may put a socket.
+            upgrade_socket: Some(self.path(file.upgrade_socket.as_deref().unwrap_or(DEFAULT_UPGRADE_SOCKET))),
         }
     }
 }
 
 enum Needed {
     Yes,
+}
+
+/// The `regex` crate draws its errors over several lines; the last one says what is wrong.
+fn one_line(error: &PatternError) -> String {
+    match error {
+        PatternError::Regex { text, detail } => {
+            let detail = detail.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("`{text}` is not a regular expression: {detail}")
+        }
+        PatternError::Empty => error.to_string(),
+    }
 }
 
 fn protocol(file: ProtocolFile) -> Protocol {
@@ -821,12 +863,4 @@ fn is_name(text: &str) -> bool {
 
 fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// serde names the known keys in its message; the one that is meant is most like the one that is there.
-fn unknown_field_hint(text: &str) -> Option<String> {
-    let rest = text.strip_prefix("unknown field `")?;
-    let (unknown, rest) = rest.split_once('`')?;
-    let known = rest.split('`').skip(1).step_by(2);
-    closest(unknown, known).map(|near| format!("did you mean `{near}`?"))
 }

@@ -1,13 +1,45 @@
 //! The YAML as it is written: one struct for each mapping, nothing checked but shape and spelling.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::scalar::{Span, Strings};
 use crate::headers::IdentityHeaderSpec;
 use crate::pattern::PatternSpec;
+
+/// Reads an enum of a word and a mapping. Serde's `untagged` would forget which key of the mapping is wrong.
+macro_rules! word_or_mapping {
+    ($name:ident, $word:ident, $mapping:ident, $expected:literal) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Either;
+
+                impl<'de> Visitor<'de> for Either {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expected)
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$name, E> {
+                        Deserialize::deserialize(text.into_deserializer()).map($name::$word)
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
+                        Deserialize::deserialize(MapAccessDeserializer::new(map)).map($name::$mapping)
+                    }
+                }
+
+                deserializer.deserialize_any(Either)
+            }
+        }
+    };
+}
 
 /// The whole file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -189,13 +221,15 @@ pub struct PoolFile {
     pub dns_refresh: Option<Span>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected `host:port`, or `{ address: host:port, weight: 3 }`")]
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
 pub enum EndpointFile {
     /// `host:port`
     Address(String),
     Weighted(WeightedFile),
 }
+
+word_or_mapping!(EndpointFile, Address, Weighted, "`host:port`, or `{ address: host:port, weight: 3 }`");
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -247,7 +281,7 @@ pub struct HeaderKeyFile {
 pub struct UpstreamTlsFile {
     /// A PEM bundle to verify the server against, or `off`.
     pub verify: VerifyFile,
-    /// Default: the host of the first endpoint.
+    /// Default: the host of the endpoints; needed where that is an address, or more than one name.
     pub server_name: Option<String>,
     /// Our own certificate, where the server demands one.
     pub client: Option<CertificateFile>,
@@ -308,15 +342,19 @@ pub struct RouteFile {
     pub pools_by: Option<PoolsByFile>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "expected `anonymous`, `anyone`, `verified`, or conditions: trust, subject, issuer, san, fingerprint, key_fingerprint, serial"
-)]
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
 pub enum ClientFile {
     Word(ClientWord),
     Match(Box<ClientMatchFile>),
 }
+
+word_or_mapping!(
+    ClientFile,
+    Word,
+    Match,
+    "`anonymous`, `anyone`, `verified`, or conditions: trust, subject, issuer, san, fingerprint, key_fingerprint, serial"
+);
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

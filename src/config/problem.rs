@@ -15,15 +15,21 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "  {}: {}", self.at, self.found)?;
+        write!(f, "  {}: {}", printable(&self.at), printable(&self.found))?;
         if let Some(expected) = &self.expected {
-            write!(f, "\n    expected: {expected}")?;
+            write!(f, "\n    expected: {}", printable(expected))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\n    hint: {hint}")?;
+            write!(f, "\n    hint: {}", printable(hint))?;
         }
         Ok(())
     }
+}
+
+/// Text out of a file could hold anything; a terminal must not interpret it.
+fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().collect() } else { String::from(c) };
+    text.chars().map(escape).collect()
 }
 
 /// Everything that is wrong with a file and what it names.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-/// A duration: `200ms`, `5s`, `10m`, `1h`, `7d`.
+/// A duration, never none: `200ms`, `5s`, `10m`, `1h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -23,8 +23,8 @@ impl Span {
             "d" => Duration::from_secs(number.checked_mul(86_400)?),
             _ => return None,
         };
-        // A century is for ever; more would overflow a deadline.
-        (duration <= Duration::from_secs(100 * 366 * 86_400)).then_some(Self(duration))
+        // No time at all would refuse or cut off everybody. A century is for ever; more would overflow a deadline.
+        (!duration.is_zero() && duration <= Duration::from_secs(100 * 366 * 86_400)).then_some(Self(duration))
     }
 }
 
@@ -43,7 +43,7 @@ impl JsonSchema for Span {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" })
+        json_schema!({ "type": "string", "pattern": "^0*[1-9][0-9]*(ms|s|m|h|d)$" })
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     fn durations_have_a_number_and_a_unit() {
         assert_eq!(Span::parse("200ms"), Some(Span(Duration::from_millis(200))));
         assert_eq!(Span::parse("7d"), Some(Span(Duration::from_secs(7 * 86_400))));
-        for text in ["", "5", "s", "5 s", "-1s", "1.5s", "99999999999999999999s", "99999999999d"] {
+        for text in ["", "5", "s", "0s", "5 s", "-1s", "1.5s", "99999999999999999999s", "99999999999d"] {
             assert_eq!(Span::parse(text), None, "{text}");
         }
     }
