@@ -10,7 +10,8 @@ use crate::UnixTime;
 
 /// Trust domains in the order of the configuration: the first one that believes a chain says who the client is.
 ///
-/// Domains may overlap, down to the same anchor in two of them. The order decides, always the same way.
+/// Domains may overlap, down to the same anchor in two of them. The order decides who the client is, always the same
+/// way; a chain that any of them revoked is believed by none.
 pub struct TrustSet {
     domains: Vec<Arc<TrustDomain>>,
     /// The most that any of the domains would look at.
@@ -52,12 +53,22 @@ impl TrustSet {
 
     fn judge(&self, presented: &[Shown<'_>], now: UnixTime) -> Result<ClientIdentity, Rejection> {
         let presented = self.read(presented, now)?;
-        let mut worst = None;
+        let (mut believed, mut worst) = (None, None);
         for domain in &self.domains {
+            // Once a domain believes, the others are asked only for what they may have revoked.
+            if believed.is_some() && domain.revoked.is_empty() {
+                continue;
+            }
             match domain.verify(&presented, now) {
-                Ok(identity) => return Ok(identity),
+                Ok(identity) => believed = believed.or(Some(identity)),
+                // Revoked is final, in whatever order the domains stand: a stolen device that one of them knows
+                // about does not get in through another one.
+                Err(rejection) if rejection.reason == RejectionReason::Revoked => return Err(rejection),
                 Err(rejection) => worst = Some(Rejection::more_telling(worst, rejection)),
             }
+        }
+        if let Some(identity) = believed {
+            return Ok(identity);
         }
         Err(worst.map_or_else(|| self.nobody(&presented), |rejection| self.in_the_name_of_all(rejection)))
     }

@@ -121,3 +121,26 @@ fn the_same_name_from_another_trusted_authority_is_another_client() {
     assert_eq!(site.curl(Some("staff/impostor"), &[], "/").status, 403, "the route names the fleet");
     assert_eq!(origin.requests().len(), 1);
 }
+
+#[test]
+fn a_client_that_one_domain_revoked_does_not_get_in_through_another_in_either_order() {
+    let (site, origin) = (site(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    site.pki(&["revoke", "sensor-2.crt"]);
+    site.pki(&["crl"]);
+    let trust = "{ listed: { anchors: ca.crt, revocation: { lists: [ca.crl] } }, bare: { anchors: ca.crt } }";
+    for order in ["[listed, bare]", "[bare, listed]"] {
+        let listeners = format!(
+            "[{{ name: edge, address: \"127.0.0.1:PORT\", tls: {{ certificates: [{{ chain: server.crt, key: server.key }}] }}, \
+             client_auth: {{ mode: require, trust: {order} }} }}]"
+        );
+        site.configure(
+            &origin.address,
+            &[("listeners", &listeners), ("trust", trust), ("routes", "[{ pool: main }]")],
+        );
+        let gateway = site.start();
+        assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200, "{order}");
+        assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 0, "{order}");
+        gateway.logged(&["\"revoked\"", "CN=sensor-2"]);
+    }
+}
