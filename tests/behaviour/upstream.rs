@@ -1,12 +1,11 @@
 //! Pools: who answers, and what a client sees when nobody does.
 
-use crate::support::{Origin, Site, eventually, free_port};
+use crate::support::{DeadEndpoint, Origin, Site, eventually, free_port};
 
 #[test]
 fn a_request_goes_to_the_next_endpoint_when_one_refuses_the_connection() {
-    let (site, origin) = (Site::new(), Origin::start());
-    let pools =
-        format!("{{ main: {{ endpoints: [\"127.0.0.1:{}\", \"{}\"] }} }}", free_port(), origin.address);
+    let (site, origin, dead) = (Site::new(), Origin::start(), DeadEndpoint::new());
+    let pools = format!("{{ main: {{ endpoints: [\"{}\", \"{}\"] }} }}", dead.address, origin.address);
     site.configure("", &[("pools", &pools)]);
     let _gateway = site.start();
     for method in ["GET", "POST", "GET", "GET"] {
@@ -16,13 +15,13 @@ fn a_request_goes_to_the_next_endpoint_when_one_refuses_the_connection() {
 
 #[test]
 fn what_failed_is_told_by_502_503_and_504_and_nothing_else() {
-    let site = Site::new();
+    let (site, down) = (Site::new(), DeadEndpoint::new());
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let pools = format!(
-        "{{ dead: {{ endpoints: [\"127.0.0.1:{}\"] }}, \
+        "{{ dead: {{ endpoints: [\"{}\"] }}, \
            silent: {{ endpoints: [\"{}\"], timeouts: {{ first_byte: 300ms }} }}, \
            nameless: {{ endpoints: [\"no-such-host.invalid:80\"] }} }}",
-        free_port(),
+        down.address,
         silent.local_addr().unwrap()
     );
     let routes = "[{ request: { path: /dead }, pool: dead }, { request: { path: /silent }, pool: silent }, \

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,8 +24,33 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A port for a server that is started later. The kernel hands out ports from 32768 up to whoever asks for any, so one
+/// of those could be taken meanwhile; these lie below, and no two tests of this run get the same.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 10_000 + (std::process::id() % 40) as u16 * 500;
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(number < 500, "no port is free");
+        if TcpListener::bind(("127.0.0.1", start + number)).is_ok() {
+            return start + number;
+        }
+    }
+}
+
+/// An address that refuses connections for as long as this is held: bound, but nobody listens.
+pub struct DeadEndpoint {
+    _socket: socket2::Socket,
+    pub address: String,
+}
+
+impl DeadEndpoint {
+    pub fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+        Self { _socket: socket, address }
+    }
 }
 
 /// Runs a command and fails the test if it fails.
