@@ -76,6 +76,7 @@ class Handshakes:
     peers: tuple = ()
     compared_with: str = ""
     extra_routes: int = 0
+    sessions = True  # where the server keeps sessions matters
 
     def measure(self, bench, server, port, pki):
         arguments = ["--tls", self.tls, "--seconds", f"{bench.seconds}", "--count", "1000000", "--wait"]
@@ -112,6 +113,7 @@ class Requests:
     peers: tuple = ()
     compared_with: str = ""
     extra_routes: int = 0
+    sessions = False
 
     def command(self, port, seconds):
         url = f"https://127.0.0.1:{port}/"
@@ -160,6 +162,7 @@ class Memory:
     peers: tuple = ()
     compared_with: str = ""
     extra_routes: int = 0
+    sessions = True  # a session in a cache is memory too
 
     def measure(self, bench, server, port, pki):
         with _handshakes(bench, port, pki, ["--count", "200", "--wait"]) as warm_up:

@@ -4,7 +4,11 @@ The job: a TLS 1.2/1.3 listener on loopback that demands a client certificate of
 `sensors` goes to the pool `telemetry`, OU `office` to `backoffice`, everybody else gets 403; the origin is
 told the CN and the fingerprint in X-Client-CN and X-Client-Fingerprint, whatever the client sent under
 those names; HTTP/1.1 and HTTP/2 downstream, kept-alive HTTP/1.1 connections upstream; no access log;
-tickets on; one worker.
+TLS sessions can be resumed; one worker.
+
+nginx and HAProxy take part twice, because on OpenSSL 3.0 it matters much where sessions are kept: in a cache
+of the server (cheap to issue and to resume, costs memory) or in tickets (the reverse). Whichever is better
+in a case is the one to beat.
 """
 
 import dataclasses
@@ -38,13 +42,16 @@ class Peer:
     """A server program: how it is found and how it is told to do the job."""
 
     name = ""
+    program = ""
+    version_arguments = ()
+    sessions_only = False  # differs from another peer in sessions alone, so other cases need not ask it
 
     def __init__(self, binary):
         self.binary = binary
 
     @classmethod
     def find(cls):
-        found = shutil.which(cls.name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        found = shutil.which(cls.program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
         return None if found is None else cls(found)
 
     def version(self):
@@ -73,15 +80,17 @@ class Nginx(Peer):
 
     - `upstream … keepalive` with HTTP/1.1 and an empty Connection header: without them every request opens a
       connection to the origin.
-    - Sessions live in tickets alone: a shared session cache on top is work that no client here uses.
-    - The variables of the certificate are read in `map`, which is evaluated once per request and only when used.
+    - Sessions live in the shared cache and tickets are off.
+    - The variables of the certificate are read in `map`, which is evaluated once per request and only when used;
+      their patterns are compiled (`pcre_jit`).
     - `multi_accept`, one worker, no accept mutex (the default).
     - nginx offers the fingerprint as SHA-1 only. It answers 400 to a client without (valid) certificate
       after the handshake: it cannot refuse in the handshake.
     """
 
-    name = "nginx"
+    name = program = "nginx"
     version_arguments = ["-v"]
+    sessions = "ssl_session_cache shared:tls:64m; ssl_session_tickets off;"
 
     def command(self, directory, port, job):
         # As root the worker would change to another user, who may not enter our directory.
@@ -90,6 +99,7 @@ class Nginx(Peer):
 {user}
 daemon off;
 worker_processes 1;
+pcre_jit on;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log crit;
 events {{ worker_connections {job.connections + 1024}; multi_accept on; use epoll; }}
@@ -130,7 +140,7 @@ http {{
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_client_certificate {job.pki.certificate("ca")};
         ssl_verify_client on;
-        ssl_session_tickets on;
+        {self.sessions}
         ssl_session_timeout 1h;
         location / {{
             if ($pool = "") {{ return 403; }}
@@ -147,24 +157,37 @@ http {{
         return [self.binary, "-e", directory / "error.log", "-c", directory / "nginx.conf"]
 
 
+class NginxTickets(Nginx):
+    """nginx with tickets and no cache, and with one ticket per handshake instead of OpenSSL's two."""
+
+    name = "nginx-tickets"
+    sessions = "ssl_session_tickets on; ssl_conf_command NumTickets 1;"
+    sessions_only = True
+
+
 class Haproxy(Peer):
     """HAProxy as its documentation advises for one thread.
 
     - `http-reuse always`: an upstream connection serves whoever comes next; the default opens one for the first
       request of each client connection.
     - `nbthread 1` without master; no log.
-    - Tickets carry the sessions; the fingerprint is the cheapest it offers (SHA-1).
+    - `no strict-limits`: it asks for two files per connection, which idle ones do not need.
+    - The refusal is a backend of its own, so that no rule is evaluated twice for a request that is served.
+    - Sessions live in the cache and tickets are off; the fingerprint is the cheapest it offers (SHA-1).
     """
 
-    name = "haproxy"
+    name = program = "haproxy"
     version_arguments = ["-v"]
+    sessions = "no-tls-tickets"
 
     def command(self, directory, port, job):
         (directory / "haproxy.cfg").write_text(f"""
 global
     nbthread 1
+    no strict-limits
     maxconn {job.connections + 512}
-    ssl-default-bind-options ssl-min-ver TLSv1.2
+    ssl-default-bind-options ssl-min-ver TLSv1.2 {self.sessions}
+    tune.ssl.cachesize 200000
     tune.ssl.lifetime 3600
 
 defaults
@@ -179,27 +202,36 @@ defaults
 
 frontend edge
     bind 127.0.0.1:{port} ssl crt {job.pki.server_bundle} ca-file {job.pki.certificate("ca")} verify required alpn h2,http/1.1 backlog 4096
-    acl sensors ssl_c_s_dn(OU) -m str sensors
-    acl office ssl_c_s_dn(OU) -m str office
-    http-request deny deny_status 403 unless sensors or office
     http-request set-header X-Client-CN %[ssl_c_s_dn(CN)]
     http-request set-header X-Client-Fingerprint %[ssl_c_sha1,hex]
-    use_backend telemetry if sensors
-    default_backend backoffice
+    use_backend telemetry if {{ ssl_c_s_dn(OU) -m str sensors }}
+    use_backend backoffice if {{ ssl_c_s_dn(OU) -m str office }}
+    default_backend refused
 
 backend telemetry
     server origin 127.0.0.1:{job.telemetry_port} pool-purge-delay {KEEP_SECONDS}s
 
 backend backoffice
     server origin 127.0.0.1:{job.backoffice_port} pool-purge-delay {KEEP_SECONDS}s
+
+backend refused
+    http-request deny deny_status 403
 """)
         return [self.binary, "-q", "-db", "-f", directory / "haproxy.cfg"]
+
+
+class HaproxyTickets(Haproxy):
+    """HAProxy as it comes: sessions in tickets (two per handshake; it has no setting for fewer)."""
+
+    name = "haproxy-tickets"
+    sessions = ""
+    sessions_only = True
 
 
 class Portcullis(Peer):
     """Portcullis with defaults, but for one thread and no records of requests and connections."""
 
-    name = "portcullis"
+    name = program = "portcullis"
     version_arguments = ["version"]
 
     def command(self, directory, port, job):
@@ -236,7 +268,7 @@ server: {{ threads: 1, drain_timeout: 1s, upgrade_socket: {directory}/upgrade.so
         return [self.binary, "run", "-c", directory / "portcullis.yaml"]
 
 
-PEERS = {peer.name: peer for peer in (Portcullis, Nginx, Haproxy)}
+PEERS = {peer.name: peer for peer in (Portcullis, Nginx, NginxTickets, Haproxy, HaproxyTickets)}
 
 
 class Origin:
