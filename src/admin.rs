@@ -72,10 +72,20 @@ fn is_local(request: &AdminRequest<'_>) -> bool {
     if request.transport == Transport::Unix {
         return true;
     }
-    let Some(host) = request.host else { return false };
-    let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
-    name == "localhost"
-        || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    request.host.is_some_and(|host| is_local_name(without_port(host)))
+}
+
+/// `[::1]:9900`, `[::1]`, `localhost:9900`, `127.0.0.1` → the name alone.
+fn without_port(host: &str) -> &str {
+    if let Some((address, _port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    host.split_once(':').map_or(host, |(name, _port)| name)
+}
+
+fn is_local_name(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn text(status: u16, body: &str) -> AdminResponse {
@@ -129,6 +139,32 @@ mod tests {
         assert_eq!(status(Method::POST, "/reload", "[::1]:9900", false), 200);
         assert_eq!(status(Method::GET, "/reload", "localhost", false), 405);
         assert_eq!(status(Method::GET, "/other", "localhost", false), 404);
+    }
+
+    #[test]
+    fn local_names_are_local_however_they_are_written() {
+        for host in ["localhost", "LocalHost:9900", "127.0.0.1", "127.0.0.53:9900", "[::1]", "[::1]:9900"] {
+            assert_eq!(status(Method::GET, "/healthz", host, false), 200, "{host}");
+        }
+        for host in
+            ["", "10.0.0.1", "localhost.evil.example", "127.0.0.1.evil.example", "[::1", "[2001:db8::1]"]
+        {
+            assert_eq!(status(Method::GET, "/healthz", host, false), 403, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_needs_no_name() {
+        let request = AdminRequest {
+            method: &Method::GET,
+            path: "/healthz",
+            host: None,
+            has_origin: false,
+            is_cross_site: false,
+            transport: Transport::Unix,
+        };
+        assert_eq!(respond(&request, &View).status, 200);
+        assert_eq!(respond(&AdminRequest { transport: Transport::Tcp, ..request }, &View).status, 403);
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! What the gateway shows of itself: metrics, one record per connection, one per request.
 
 mod failure;
+mod handles;
+mod lease;
+mod line;
 mod log;
 mod metrics;
+#[cfg(target_os = "linux")]
+mod process;
 mod record;
 
 use std::sync::Arc;
@@ -13,11 +18,11 @@ use crate::config::{AccessLog, LoggingConfig};
 use crate::listener::connection::Connection;
 
 pub use failure::HandshakeFailure;
-pub use log::LogWriter;
-pub use metrics::{
-    EndpointMetrics, HandshakeInFlight, ListenerMetrics, Metrics, OpenConnection, Resumption, RouteMetrics,
-    TlsVersion,
+pub use handles::{
+    EndpointMetrics, HandshakeInFlight, ListenerMetrics, OpenConnection, Resumption, RouteMetrics, TlsVersion,
 };
+pub use log::LogWriter;
+pub use metrics::Metrics;
 pub use record::{ConnectionRecord, RequestRecord};
 
 /// Where the serving threads report to. Nothing here blocks or waits.
@@ -65,5 +70,44 @@ impl Telemetry {
     /// Waits, for a bounded time, until what was recorded so far is written.
     pub fn flush(&self) {
         self.log.flush(FLUSH_TIMEOUT);
+    }
+}
+
+impl Drop for Telemetry {
+    /// A start that fails has something to say as well.
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn telemetry(sample: u32) -> Telemetry {
+        let metrics = Arc::new(Metrics::new());
+        let access = AccessLog { requests: true, connections: true, sample };
+        Telemetry {
+            metrics: metrics.clone(),
+            log: LogWriter::to_nobody(metrics),
+            access,
+            sampled: AtomicU32::new(0),
+        }
+    }
+
+    #[test]
+    fn one_in_n_requests_that_went_well_is_recorded() {
+        let telemetry = telemetry(10);
+        assert_eq!((0..100).filter(|_| telemetry.wants_request(200, false)).count(), 10);
+    }
+
+    #[test]
+    fn refusals_and_errors_are_always_recorded() {
+        let telemetry = telemetry(1_000_000);
+        telemetry.wants_request(200, false);
+        assert!((0..10).all(|_| telemetry.wants_request(403, true)));
+        assert!((0..10).all(|_| telemetry.wants_request(502, false)));
+        assert!((0..10).all(|_| telemetry.wants_request(0, false)));
+        assert!(!telemetry.wants_request(200, false));
     }
 }

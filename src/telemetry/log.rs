@@ -2,20 +2,29 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use jiff::Timestamp;
 use log::{Level, LevelFilter};
-use serde_json::{Map, Value};
 
+use super::line::Line;
 use super::metrics::Metrics;
-use super::record::{ConnectionRecord, RequestRecord};
+use super::record::{ConnectionRecord, RequestRecord, bound};
 use crate::config::{LogFormat, LoggingConfig};
 
 /// Records that wait to be written; beyond that they are dropped and counted.
 const QUEUE: usize = 16 * 1024;
+
+/// How long the writer lets records gather. While it sleeps, a thread that adds one need not wake it, which would
+/// cost each request more than the record itself.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// Bytes after which a batch is written, however many records wait.
+const BATCH: usize = 60 * 1024;
+
+/// How often a flush looks whether the queue has room again.
+const FULL: Duration = Duration::from_millis(1);
 
 enum Entry {
     Connection(Box<ConnectionRecord>),
@@ -35,10 +44,10 @@ impl LogWriter {
     /// Starts the writer, and makes it the process's `log` logger.
     pub fn start(logging: &LoggingConfig, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let (queue, entries) = sync_channel(QUEUE);
-        let format = logging.format;
-        thread::Builder::new()
-            .name("log".into())
-            .spawn(move || write_all(&entries, format, std::io::stdout()))?;
+        let drain =
+            Drain { format: logging.format, metrics: metrics.clone(), told: 0, batch: Vec::new(), lines: 0 };
+        thread::Builder::new().name("log".into()).spawn(move || drain.run(&entries, std::io::stdout()))?;
+        count_panics(metrics.clone());
         let writer = Self { queue, metrics };
         // Pingora reports what our own records say better; its warnings are shown to those who debug.
         let diagnostics = Diagnostics { writer: writer.clone(), level: logging.level };
@@ -48,24 +57,35 @@ impl LogWriter {
         Ok(writer)
     }
 
-    pub(super) fn connection(&self, record: ConnectionRecord) {
+    pub(super) fn connection(&self, mut record: ConnectionRecord) {
+        record.bound();
         self.send(Entry::Connection(Box::new(record)));
     }
 
-    pub(super) fn request(&self, record: RequestRecord) {
+    pub(super) fn request(&self, mut record: RequestRecord) {
+        record.bound();
         self.send(Entry::Request(Box::new(record)));
     }
 
+    /// Waits until what was sent so far is written, at most `limit`: also where the queue is full.
     pub(super) fn flush(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         let (done, wait) = sync_channel(1);
-        if self.queue.try_send(Entry::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(limit);
+        let mut entry = Entry::Flush(done);
+        while let Err(TrySendError::Full(refused)) = self.queue.try_send(entry) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            thread::sleep(FULL);
+            entry = refused;
         }
+        // Either way there is nothing left to do: it is written, the time is up, or the writer is gone.
+        let _ = wait.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 
     fn send(&self, entry: Entry) {
         if self.queue.try_send(entry).is_err() {
-            self.metrics.log_record_dropped();
+            self.metrics.log_records_dropped(1);
         }
     }
 }
@@ -79,7 +99,7 @@ struct Diagnostics {
 impl log::Log for Diagnostics {
     fn enabled(&self, metadata: &log::Metadata) -> bool {
         let limit = if metadata.target().starts_with("pingora") && self.level < LevelFilter::Debug {
-            LevelFilter::Error
+            self.level.min(LevelFilter::Error)
         } else {
             self.level
         };
@@ -88,11 +108,16 @@ impl log::Log for Diagnostics {
 
     fn log(&self, record: &log::Record) {
         if self.enabled(record.metadata()) {
+            let mut text = record.args().to_string();
+            // Pingora's messages quote what clients sent; our own may list every problem of a configuration.
+            if record.target().starts_with("pingora") {
+                bound(&mut text);
+            }
             self.writer.send(Entry::Message {
                 time: SystemTime::now(),
                 level: record.level(),
                 target: record.target().to_owned(),
-                text: record.args().to_string(),
+                text,
             });
         }
     }
@@ -102,100 +127,119 @@ impl log::Log for Diagnostics {
     }
 }
 
-/// Writes in batches: one system call for whatever had gathered while the last one was under way.
-fn write_all(entries: &Receiver<Entry>, format: LogFormat, mut output: impl Write) {
-    let mut batch = Vec::with_capacity(64 * 1024);
-    while let Ok(first) = entries.recv() {
-        let mut next = Some(first);
-        let mut waiting = Vec::new();
-        while let Some(entry) = next.take() {
-            match entry {
-                Entry::Flush(done) => waiting.push(done),
-                entry => line(&entry, format, &mut batch),
+/// The panics of tasks are caught where the tasks run; without a figure nobody would notice.
+fn count_panics(metrics: Arc<Metrics>) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics.panicked();
+        before(panic);
+    }));
+}
+
+/// The receiving end. Writes in batches: one system call for whatever had gathered.
+struct Drain {
+    format: LogFormat,
+    metrics: Arc<Metrics>,
+    /// Dropped records that a line has told of already.
+    told: u64,
+    batch: Vec<u8>,
+    /// Records in `batch`.
+    lines: u64,
+}
+
+impl Drain {
+    fn run(mut self, entries: &Receiver<Entry>, mut output: impl Write) {
+        let mut emptied = true;
+        while let Ok(first) = entries.recv() {
+            if emptied && !matches!(first, Entry::Flush(_)) {
+                thread::sleep(GATHER);
             }
-            if batch.len() > 60 * 1024 {
-                break;
+            let mut next = Some(first);
+            let mut waiting = Vec::new();
+            while let Some(entry) = next.take() {
+                match entry {
+                    Entry::Flush(done) => waiting.push(done),
+                    entry => self.add(&entry),
+                }
+                if self.batch.len() > BATCH {
+                    break;
+                }
+                next = entries.try_recv().ok();
             }
-            next = entries.try_recv().ok();
+            emptied = self.batch.len() <= BATCH;
+            self.tell_of_dropped();
+            self.write(&mut output);
+            for done in waiting {
+                // Whoever asked may have stopped waiting.
+                let _ = done.try_send(());
+            }
         }
-        // Nobody reads: there is no better place to say so.
-        let _ = output.write_all(&batch).and_then(|()| output.flush());
-        batch.clear();
-        for done in waiting {
-            let _ = done.try_send(());
+    }
+
+    fn add(&mut self, entry: &Entry) {
+        write_line(entry, self.format, &mut self.batch);
+        self.lines += 1;
+    }
+
+    /// Whoever reads the log must know that it has a hole.
+    fn tell_of_dropped(&mut self) {
+        let dropped = self.metrics.dropped();
+        if dropped > self.told && !self.batch.is_empty() {
+            let text =
+                format!("{} log records were dropped: the log is read too slowly", dropped - self.told);
+            let entry = Entry::Message {
+                time: SystemTime::now(),
+                level: Level::Warn,
+                target: module_path!().into(),
+                text,
+            };
+            write_line(&entry, self.format, &mut self.batch);
+            self.told = dropped;
         }
+    }
+
+    fn write(&mut self, output: &mut impl Write) {
+        if output.write_all(&self.batch).and_then(|()| output.flush()).is_err() {
+            // Nobody reads; there is no better place than the metric to say so.
+            self.metrics.log_records_dropped(self.lines);
+        }
+        self.batch.clear();
+        self.lines = 0;
     }
 }
 
-fn line(entry: &Entry, format: LogFormat, batch: &mut Vec<u8>) {
-    let (time, kind, level, fields) = match entry {
+fn write_line(entry: &Entry, format: LogFormat, batch: &mut Vec<u8>) {
+    let line = match entry {
         Entry::Connection(record) => {
-            let level = if record.outcome.is_some() { Level::Warn } else { Level::Info };
-            (record.time, "connection", level, record.fields())
+            let mut line = Line::begin(format, record.time, record.level(), "connection", batch);
+            record.write(&mut line);
+            line
         }
-        Entry::Request(record) => (record.time, "request", Level::Info, record.fields()),
+        Entry::Request(record) => {
+            let mut line = Line::begin(format, record.time, Level::Info, "request", batch);
+            record.write(&mut line);
+            line
+        }
         Entry::Message { time, level, target, text } => {
-            let mut fields = Map::new();
-            fields.insert("target".into(), target.as_str().into());
-            fields.insert("message".into(), text.as_str().into());
-            (*time, "message", *level, fields)
+            let mut line = Line::begin(format, *time, *level, "message", batch);
+            line.text("target", target);
+            line.sentence(text);
+            line
         }
         Entry::Flush(_) => return,
     };
-    match format {
-        LogFormat::Json => json_line(time, kind, level, fields, batch),
-        LogFormat::Text => text_line(time, kind, level, &fields, batch),
-    }
-    batch.push(b'\n');
-}
-
-/// RFC 3339, UTC, milliseconds.
-fn timestamp(time: SystemTime) -> String {
-    Timestamp::try_from(time).map_or_else(|_| "?".to_owned(), |time| format!("{time:.3}"))
-}
-
-fn json_line(time: SystemTime, kind: &str, level: Level, fields: Map<String, Value>, batch: &mut Vec<u8>) {
-    let mut all = Map::new();
-    all.insert("time".into(), timestamp(time).into());
-    all.insert("level".into(), level.as_str().to_ascii_lowercase().into());
-    all.insert("kind".into(), kind.into());
-    all.extend(fields);
-    // A map of strings and numbers always serialises.
-    let _ = serde_json::to_writer(batch, &all);
-}
-
-/// `time level kind key=value …`; what could break a line out of its place is escaped.
-fn text_line(time: SystemTime, kind: &str, level: Level, fields: &Map<String, Value>, batch: &mut Vec<u8>) {
-    let _ = write!(batch, "{} {:5} {kind}", timestamp(time), level.as_str());
-    for (name, value) in fields {
-        let _ = match value {
-            Value::String(text) if kind == "message" && name == "message" => {
-                write!(batch, " {}", escaped(text))
-            }
-            Value::String(text) if is_bare(text) => write!(batch, " {name}={text}"),
-            Value::String(text) => write!(batch, " {name}={}", Value::from(escaped(text))),
-            value => write!(batch, " {name}={value}"),
-        };
-    }
-}
-
-fn is_bare(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'=')
-}
-
-fn escaped(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escape = c.is_control().then(|| c.escape_default());
-            let plain = escape.is_none().then_some(c);
-            escape.into_iter().flatten().chain(plain)
-        })
-        .collect()
+    line.end();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl LogWriter {
+        pub(in crate::telemetry) fn to_nobody(metrics: Arc<Metrics>) -> Self {
+            Self { queue: sync_channel(1).0, metrics }
+        }
+    }
 
     fn message(text: &str) -> Entry {
         Entry::Message {
@@ -206,28 +250,50 @@ mod tests {
         }
     }
 
+    fn drain(metrics: &Arc<Metrics>, format: LogFormat) -> Drain {
+        Drain { format, metrics: metrics.clone(), told: 0, batch: Vec::new(), lines: 0 }
+    }
+
+    fn lines(format: LogFormat, messages: &[&str]) -> String {
+        let metrics = Arc::new(Metrics::new());
+        let (queue, entries) = sync_channel(messages.len());
+        for text in messages {
+            queue.try_send(message(text)).unwrap();
+        }
+        drop(queue);
+        let mut output = Vec::new();
+        drain(&metrics, format).run(&entries, &mut output);
+        String::from_utf8(output).unwrap()
+    }
+
     #[test]
-    fn a_record_is_one_line_whatever_is_in_it() {
+    fn a_message_is_one_line_whatever_is_in_it() {
         for format in [LogFormat::Json, LogFormat::Text] {
-            let mut batch = Vec::new();
-            line(&message("a\nb\r\u{1b}[31m\u{0}\"c"), format, &mut batch);
-            let text = String::from_utf8(batch).unwrap();
+            let text = lines(format, &["a\nb\r\u{1b}[31m\u{0}\u{9b}\u{7f}\u{202e}\"c"]);
             assert_eq!(text.matches('\n').count(), 1, "{text:?}");
-            assert!(text.trim_end().chars().all(|c| !c.is_control()), "{text:?}");
+            assert!(
+                text.trim_end_matches('\n').chars().all(|c| !c.is_control() && c != '\u{202e}'),
+                "{text:?}"
+            );
         }
     }
 
     #[test]
-    fn json_lines_parse_and_carry_an_rfc_3339_time() {
-        let mut batch = Vec::new();
-        line(&message("hello"), LogFormat::Json, &mut batch);
-        let value: Value = serde_json::from_slice(&batch).unwrap();
-        assert_eq!(value["time"], "1970-01-01T00:00:00.000Z");
-        assert_eq!(value["message"], "hello");
+    fn people_read_a_message_after_what_it_is_about() {
+        let text = lines(LogFormat::Text, &["2 connections are cut off"]);
+        assert_eq!(text, "1970-01-01T00:00:00.000Z INFO  message target=test 2 connections are cut off\n");
     }
 
     #[test]
-    fn a_full_queue_drops_and_counts_instead_of_waiting() {
+    fn json_lines_parse() {
+        for line in lines(LogFormat::Json, &["hello", "\"", "{}"]).lines() {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&value["kind"], &value["target"]), (&"message".into(), &"test".into()));
+        }
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts_instead_of_waiting_and_the_log_tells() {
         let (queue, entries) = sync_channel(2);
         let metrics = Arc::new(Metrics::new());
         let writer = LogWriter { queue, metrics: metrics.clone() };
@@ -235,6 +301,66 @@ mod tests {
             writer.send(message("x"));
         }
         assert!(metrics.render().contains("portcullis_log_records_dropped_total 3"));
-        drop(entries);
+        drop(writer);
+        let mut output = Vec::new();
+        drain(&metrics, LogFormat::Text).run(&entries, &mut output);
+        let output = String::from_utf8(output).unwrap();
+        assert_eq!(output.lines().count(), 3, "{output}");
+        assert!(output.contains("3 log records were dropped"), "{output}");
+    }
+
+    #[test]
+    fn a_flush_waits_for_room_and_ends_in_time() {
+        let (queue, entries) = sync_channel(1);
+        let metrics = Arc::new(Metrics::new());
+        let writer = LogWriter { queue, metrics: metrics.clone() };
+        writer.send(message("x"));
+        let began = Instant::now();
+        writer.flush(Duration::from_millis(20));
+        assert!(began.elapsed() < Duration::from_secs(5), "nobody reads, and it came back");
+        let reader = thread::spawn(move || {
+            let mut output = Vec::new();
+            drain(&metrics, LogFormat::Text).run(&entries, &mut output);
+            output
+        });
+        writer.flush(Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_secs(30));
+        drop(writer);
+        assert_eq!(String::from_utf8(reader.join().unwrap()).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn records_that_could_not_be_written_are_counted() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let (queue, entries) = sync_channel(2);
+        let metrics = Arc::new(Metrics::new());
+        queue.try_send(message("a")).unwrap();
+        queue.try_send(message("b")).unwrap();
+        drop(queue);
+        drain(&metrics, LogFormat::Json).run(&entries, Closed);
+        assert_eq!(metrics.dropped(), 2);
+    }
+
+    #[test]
+    fn pingora_is_heard_below_errors_only_by_those_who_debug() {
+        let heard = |level: LevelFilter, target: &str, of: Level| {
+            let (queue, _entries) = sync_channel(1);
+            let writer = LogWriter { queue, metrics: Arc::new(Metrics::new()) };
+            let diagnostics = Diagnostics { writer, level };
+            log::Log::enabled(&diagnostics, &log::Metadata::builder().target(target).level(of).build())
+        };
+        assert!(heard(LevelFilter::Info, "portcullis::reload", Level::Info));
+        assert!(heard(LevelFilter::Info, "pingora_proxy", Level::Error));
+        assert!(!heard(LevelFilter::Info, "pingora_proxy", Level::Warn));
+        assert!(heard(LevelFilter::Debug, "pingora_proxy", Level::Warn));
+        assert!(!heard(LevelFilter::Off, "pingora_proxy", Level::Error));
     }
 }

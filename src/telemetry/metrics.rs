@@ -4,8 +4,7 @@
 //! when the configuration was loaded.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -13,6 +12,8 @@ use prometheus::{
 };
 
 use super::HandshakeFailure;
+use super::handles::{EndpointMetrics, ListenerMetrics, RouteMetrics};
+use super::lease::{Lease, Users};
 use crate::UnixTime;
 
 /// Seconds. A handshake takes from a tenth of a millisecond to the deadline.
@@ -24,6 +25,20 @@ const REQUESTS_PER_CONNECTION: &[f64] = &[0.0, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0,
 
 /// The status classes of `portcullis_requests_total`; `none`: the client was gone before an answer.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The label `reason` of `portcullis_refusals_total`: `gateway::refusal` has a word for each.
+const REFUSALS: [&str; 10] = [
+    "bad_request",
+    "no_route",
+    "not_in_table",
+    "misdirected",
+    "no_endpoint",
+    "upstream_connect_failed",
+    "upstream_connect_timeout",
+    "upstream_timeout",
+    "upstream_failed",
+    "internal",
+];
 
 /// The registry and the families that are labelled at run time of a load, not of a request.
 pub struct Metrics {
@@ -38,6 +53,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_durations: HistogramVec,
     refusals: IntCounterVec,
+    refused: [IntCounter; REFUSALS.len()],
     endpoint_healthy: IntGaugeVec,
     endpoint_requests: IntCounterVec,
     endpoint_durations: HistogramVec,
@@ -47,27 +63,10 @@ pub struct Metrics {
     stale: IntGauge,
     loaded_at: IntGauge,
     dropped: IntCounter,
-}
-
-/// Whether a TLS session was resumed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resumption {
-    Full,
-    Resumed,
-}
-
-/// The versions we speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersion {
-    Tls12,
-    Tls13,
-}
-
-impl TlsVersion {
-    /// From the name that the TLS library gives it.
-    pub fn from_name(name: &str) -> Self {
-        if name == "TLSv1.2" { Self::Tls12 } else { Self::Tls13 }
-    }
+    panics: IntCounter,
+    /// Made once: a request that matches no route must not cost more than another.
+    unrouted: Arc<RouteMetrics>,
+    users: Users,
 }
 
 impl Metrics {
@@ -76,6 +75,26 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
+        let users = Users::default();
+        let requests = counters(
+            r,
+            "portcullis_requests_total",
+            "Requests, by route and class of the answer's status.",
+            &["route", "status"],
+        );
+        let request_durations = histograms(
+            r,
+            "portcullis_request_duration_seconds",
+            "Time from the request's header to the end of its answer.",
+            &["route"],
+            REQUEST_BUCKETS,
+        );
+        let refusals = counters(
+            r,
+            "portcullis_refusals_total",
+            "Requests that were answered by us and not by an origin, by reason.",
+            &["reason"],
+        );
         let metrics = Self {
             started: counters(
                 r,
@@ -115,25 +134,11 @@ impl Metrics {
                 "Connections accepted.",
                 &["listener"],
             ),
-            requests: counters(
-                r,
-                "portcullis_requests_total",
-                "Requests, by route and class of the answer's status.",
-                &["route", "status"],
-            ),
-            request_durations: histograms(
-                r,
-                "portcullis_request_duration_seconds",
-                "Time from the request's header to the end of its answer.",
-                &["route"],
-                REQUEST_BUCKETS,
-            ),
-            refusals: counters(
-                r,
-                "portcullis_refusals_total",
-                "Requests that were answered by us and not by an origin, by reason.",
-                &["reason"],
-            ),
+            unrouted: Arc::new(route(&users, &requests, &request_durations, "none")),
+            requests,
+            request_durations,
+            refused: REFUSALS.map(|reason| refusals.with_label_values(&[reason])),
+            refusals,
             endpoint_healthy: gauges(
                 r,
                 "portcullis_endpoint_healthy",
@@ -183,6 +188,8 @@ impl Metrics {
                 "portcullis_log_records_dropped_total",
                 "Log records dropped: nobody read fast enough.",
             ),
+            panics: counter(r, "portcullis_panics_total", "Panics caught: each is a fault of the program."),
+            users,
             registry: registry.clone(),
         };
         gauges(&registry, "portcullis_build_info", "Always 1.", &["version", "tls_library"])
@@ -193,7 +200,7 @@ impl Metrics {
         }
         metrics.loaded_at.set(unix_now());
         #[cfg(target_os = "linux")]
-        register(&registry, prometheus::process_collector::ProcessCollector::for_self());
+        register(&registry, super::process::Process::new());
         metrics
     }
 
@@ -206,49 +213,55 @@ impl Metrics {
         }
     }
 
+    /// The handles of one listener. Its series are shown until the last of its handles is gone; so it is with
+    /// routes and endpoints.
     pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
-        let finished = |result: &str, resumed: &str, version: &str| {
-            self.finished.with_label_values(&[name, result, resumed, version])
-        };
-        let by_version = |resumed| [finished("ok", resumed, "1.2"), finished("ok", resumed, "1.3")];
+        let mut lease = Lease::new(&self.users, format!("listener {name}"));
+        let mut finished =
+            |result, resumed, version| lease.series(&self.finished, &[name, result, resumed, version]);
+        let succeeded = ["no", "yes"].map(|resumed| ["1.2", "1.3"].map(|v| finished("ok", resumed, v)));
+        let failed = finished("failed", "no", "none");
+        let failures = HandshakeFailure::ALL.iter();
         Arc::new(ListenerMetrics {
-            started: self.started.with_label_values(&[name]),
-            succeeded: [by_version("no"), by_version("yes")],
-            failed: finished("failed", "no", "none"),
-            failures: HandshakeFailure::ALL
-                .iter()
-                .map(|failure| self.failures.with_label_values(&[name, failure.as_str()]))
+            started: lease.series(&self.started, &[name]),
+            succeeded,
+            failed,
+            failures: failures
+                .map(|failure| lease.series(&self.failures, &[name, failure.as_str()]))
                 .collect(),
-            durations: ["no", "yes"].map(|resumed| self.durations.with_label_values(&[name, resumed])),
-            in_flight: self.in_flight.with_label_values(&[name]),
-            connections: self.connections.with_label_values(&[name]),
-            connections_total: self.connections_total.with_label_values(&[name]),
-            open: AtomicUsize::new(0),
+            durations: ["no", "yes"].map(|resumed| lease.series(&self.durations, &[name, resumed])),
+            in_flight: lease.series(&self.in_flight, &[name]),
+            connections: lease.series(&self.connections, &[name]),
+            connections_total: lease.series(&self.connections_total, &[name]),
+            _lease: lease,
         })
     }
 
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
-        Arc::new(RouteMetrics {
-            classes: CLASSES.map(|class| self.requests.with_label_values(&[name, class])),
-            duration: self.request_durations.with_label_values(&[name]),
-        })
+        Arc::new(route(&self.users, &self.requests, &self.request_durations, name))
     }
 
     /// Requests that matched no route.
-    pub fn unrouted(&self) -> Arc<RouteMetrics> {
-        self.route("none")
+    pub fn unrouted(&self) -> &Arc<RouteMetrics> {
+        &self.unrouted
     }
 
     pub fn endpoint(&self, pool: &str, endpoint: &str) -> Arc<EndpointMetrics> {
+        let mut lease = Lease::new(&self.users, format!("endpoint {pool} {endpoint}"));
         Arc::new(EndpointMetrics {
-            healthy: self.endpoint_healthy.with_label_values(&[pool, endpoint]),
-            classes: CLASSES.map(|class| self.endpoint_requests.with_label_values(&[pool, endpoint, class])),
-            duration: self.endpoint_durations.with_label_values(&[pool, endpoint]),
+            healthy: lease.series(&self.endpoint_healthy, &[pool, endpoint]),
+            classes: CLASSES.map(|class| lease.series(&self.endpoint_requests, &[pool, endpoint, class])),
+            duration: lease.series(&self.endpoint_durations, &[pool, endpoint]),
+            _lease: lease,
         })
     }
 
     pub fn refused(&self, reason: &'static str) {
-        self.refusals.with_label_values(&[reason]).inc();
+        match REFUSALS.iter().position(|known| *known == reason) {
+            Some(index) => self.refused[index].inc(),
+            // A word that was added elsewhere is counted too, only slower.
+            None => self.refusals.with_label_values(&[reason]).inc(),
+        }
     }
 
     pub fn set_certificate_expiry(&self, kind: &str, name: &str, subject: &str, not_after: UnixTime) {
@@ -275,8 +288,17 @@ impl Metrics {
         self.stale.set(1);
     }
 
-    pub fn log_record_dropped(&self) {
-        self.dropped.inc();
+    pub fn log_records_dropped(&self, count: u64) {
+        self.dropped.inc_by(count);
+    }
+
+    /// How many log records were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    pub fn panicked(&self) {
+        self.panics.inc();
     }
 }
 
@@ -286,115 +308,12 @@ impl Default for Metrics {
     }
 }
 
-/// Of one listener.
-pub struct ListenerMetrics {
-    started: IntCounter,
-    /// By resumption, then by version.
-    succeeded: [[IntCounter; 2]; 2],
-    failed: IntCounter,
-    failures: Vec<IntCounter>,
-    durations: [Histogram; 2],
-    in_flight: IntGauge,
-    connections: IntGauge,
-    connections_total: IntCounter,
-    open: AtomicUsize,
-}
-
-impl ListenerMetrics {
-    /// Under way until the guard is dropped.
-    pub fn handshake_started(&self) -> HandshakeInFlight {
-        self.started.inc();
-        self.in_flight.inc();
-        HandshakeInFlight(self.in_flight.clone())
-    }
-
-    pub fn handshake_succeeded(&self, resumption: Resumption, version: TlsVersion, duration: Duration) {
-        self.succeeded[resumption as usize][version as usize].inc();
-        self.durations[resumption as usize].observe(duration.as_secs_f64());
-    }
-
-    pub fn handshake_failed(&self, failure: HandshakeFailure) {
-        self.failed.inc();
-        self.failures[failure.index()].inc();
-    }
-
-    pub fn handshakes_in_flight(&self) -> usize {
-        self.in_flight.get().max(0) as usize
-    }
-
-    /// Open until the guard is dropped.
-    pub fn connection_opened(self: &Arc<Self>) -> OpenConnection {
-        self.connections.inc();
-        self.connections_total.inc();
-        self.open.fetch_add(1, Ordering::Relaxed);
-        OpenConnection(self.clone())
-    }
-
-    pub fn open_connections(&self) -> usize {
-        self.connections.get().max(0) as usize
-    }
-
-    /// Full and resumed handshakes that succeeded, and those that failed.
-    pub fn handshakes(&self) -> (u64, u64, u64) {
-        let sum = |counters: &[IntCounter; 2]| counters.iter().map(IntCounter::get).sum();
-        (sum(&self.succeeded[0]), sum(&self.succeeded[1]), self.failed.get())
-    }
-}
-
-/// A handshake under way.
-pub struct HandshakeInFlight(IntGauge);
-
-impl Drop for HandshakeInFlight {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// A connection that is open.
-pub struct OpenConnection(Arc<ListenerMetrics>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.connections.dec();
-    }
-}
-
-/// Of one route.
-pub struct RouteMetrics {
-    classes: [IntCounter; 6],
-    duration: Histogram,
-}
-
-impl RouteMetrics {
-    pub fn request(&self, status: u16, duration: Duration) {
-        self.classes[class(status)].inc();
-        self.duration.observe(duration.as_secs_f64());
-    }
-}
-
-/// Of one endpoint.
-pub struct EndpointMetrics {
-    healthy: IntGauge,
-    classes: [IntCounter; 6],
-    duration: Histogram,
-}
-
-impl EndpointMetrics {
-    pub fn set_healthy(&self, healthy: bool) {
-        self.healthy.set(healthy.into());
-    }
-
-    /// `status`: 0 when no answer came.
-    pub fn request(&self, status: u16, duration: Duration) {
-        self.classes[class(status)].inc();
-        self.duration.observe(duration.as_secs_f64());
-    }
-}
-
-fn class(status: u16) -> usize {
-    match status / 100 {
-        class @ 1..=5 => class as usize,
-        _ => 0,
+fn route(users: &Users, requests: &IntCounterVec, durations: &HistogramVec, name: &str) -> RouteMetrics {
+    let mut lease = Lease::new(users, format!("route {name}"));
+    RouteMetrics {
+        classes: CLASSES.map(|class| lease.series(requests, &[name, class])),
+        duration: lease.series(durations, &[name]),
+        _lease: lease,
     }
 }
 
@@ -438,12 +357,18 @@ fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], buck
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::gateway::refusal::Refusal;
+    use crate::telemetry::{Resumption, TlsVersion};
+
+    const DOCUMENTATION: &str = include_str!("../../docs/metrics.md");
 
     #[test]
     fn every_reason_is_there_from_the_start() {
         let metrics = Metrics::new();
-        metrics.listener("edge");
+        let _held = metrics.listener("edge");
         let text = metrics.render();
         for failure in HandshakeFailure::ALL {
             let line = format!(
@@ -481,5 +406,86 @@ mod tests {
         assert_eq!((listener.handshakes_in_flight(), listener.open_connections()), (1, 1));
         drop(guards);
         assert_eq!((listener.handshakes_in_flight(), listener.open_connections()), (0, 0));
+    }
+
+    #[test]
+    fn every_refusal_is_there_from_the_start() {
+        let metrics = Metrics::new();
+        for refusal in [
+            Refusal::BadRequest,
+            Refusal::NoRoute,
+            Refusal::NotInTable,
+            Refusal::Misdirected,
+            Refusal::NoEndpoint,
+            Refusal::ConnectFailed,
+            Refusal::ConnectTimeout,
+            Refusal::UpstreamTimeout,
+            Refusal::UpstreamFailed,
+            Refusal::Internal,
+        ] {
+            let line =
+                |count| format!("portcullis_refusals_total{{reason=\"{}\"}} {count}", refusal.as_str());
+            assert!(metrics.render().contains(&line(0)), "{}", line(0));
+            metrics.refused(refusal.as_str());
+            assert!(metrics.render().contains(&line(1)), "{}", line(1));
+        }
+    }
+
+    #[test]
+    fn the_reference_names_every_family_and_every_reason() {
+        let metrics = Metrics::new();
+        let held = (metrics.listener("edge"), metrics.route("r"), metrics.endpoint("p", "e"));
+        metrics.set_certificate_expiry("server", "edge", "CN=a", 1);
+        let families: Vec<String> = metrics
+            .registry
+            .gather()
+            .iter()
+            .map(|family| family.name().to_owned())
+            .filter(|name| name.starts_with("portcullis_"))
+            .collect();
+        let reasons = HandshakeFailure::ALL.iter().map(|failure| failure.as_str());
+        for word in families.iter().map(String::as_str).chain(reasons).chain(REFUSALS) {
+            assert!(DOCUMENTATION.contains(&format!("`{word}`")), "docs/metrics.md does not name `{word}`");
+        }
+        let rows = DOCUMENTATION.lines().filter(|line| line.starts_with("| `portcullis_"));
+        let named: Vec<&str> =
+            rows.filter_map(|row| row.split('|').nth(1)).flat_map(|cell| cell.split('`')).collect();
+        for name in named.into_iter().filter(|name| name.starts_with("portcullis_")) {
+            assert!(
+                families.iter().any(|family| family == name),
+                "docs/metrics.md names `{name}`, which is gone"
+            );
+        }
+        drop(held);
+    }
+
+    #[test]
+    fn what_no_configuration_names_is_not_shown() {
+        let metrics = Metrics::new();
+        let before = metrics.render();
+        let in_force = metrics.endpoint("fleet", "10.0.0.1:80");
+        in_force.set_healthy(true);
+        let reloaded = metrics.endpoint("fleet", "10.0.0.1:80");
+        drop(in_force);
+        assert!(
+            metrics
+                .render()
+                .contains(r#"portcullis_endpoint_healthy{endpoint="10.0.0.1:80",pool="fleet"} 1"#)
+        );
+        drop(reloaded);
+        drop((metrics.listener("edge"), metrics.route("users")));
+        let own = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| line.starts_with("portcullis_")).map(str::to_owned).collect()
+        };
+        assert_eq!(own(&before), own(&metrics.render()));
+    }
+
+    #[test]
+    fn a_listener_is_shown_while_a_connection_of_it_is_open() {
+        let metrics = Metrics::new();
+        let open = metrics.listener("old").connection_opened();
+        assert!(metrics.render().contains(r#"portcullis_connections{listener="old"} 1"#));
+        drop(open);
+        assert!(!metrics.render().contains(r#"listener="old""#));
     }
 }

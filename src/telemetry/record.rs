@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
-use serde_json::{Map, Value, json};
+use log::Level;
 
 use super::HandshakeFailure;
+use super::line::Line;
 use crate::trust::ClientIdentity;
 
 /// One TLS connection, also where its handshake failed.
@@ -52,27 +53,39 @@ impl ConnectionRecord {
         }
     }
 
-    pub(super) fn fields(&self) -> Map<String, Value> {
-        let mut fields = Map::new();
-        put(&mut fields, "connection_id", format!("{:016x}", self.connection_id));
-        put(&mut fields, "listener", &*self.listener);
-        put(&mut fields, "peer", self.peer.to_string());
-        put(&mut fields, "result", if self.outcome.is_some() { "failed" } else { "ok" });
+    pub(super) fn level(&self) -> Level {
+        if self.outcome.is_some() { Level::Warn } else { Level::Info }
+    }
+
+    pub(super) fn write(&self, line: &mut Line<'_>) {
+        line.shown("connection_id", format_args!("{:016x}", self.connection_id));
+        line.text("listener", &self.listener);
+        line.shown("peer", self.peer);
+        line.text("result", if self.outcome.is_some() { "failed" } else { "ok" });
         if let Some(failure) = self.outcome {
-            put(&mut fields, "reason", failure.as_str());
-            put(&mut fields, "message", self.message.as_str());
+            line.text("reason", failure.as_str());
+            let exact = Some(self.message.as_str()).filter(|message| !message.is_empty());
+            line.text("message", exact.unwrap_or(failure.sentence()));
         }
-        put_some(&mut fields, "sni", self.sni.as_deref());
-        put_some(&mut fields, "subject", self.presented_subject.as_deref());
-        put_identity(&mut fields, self.identity.as_deref());
+        line.text_if_any("sni", self.sni.as_deref());
+        match &self.identity {
+            Some(identity) => write_identity(identity, line),
+            None => line.text_if_any("subject", self.presented_subject.as_deref()),
+        }
         if !self.tls_version.is_empty() {
-            put(&mut fields, "tls_version", self.tls_version);
-            put(&mut fields, "cipher", self.cipher);
-            put(&mut fields, "alpn", self.alpn);
-            put(&mut fields, "resumed", self.resumed);
+            line.text("tls_version", self.tls_version);
+            line.text("cipher", self.cipher);
+            line.text("alpn", self.alpn);
+            line.plain("resumed", self.resumed);
         }
-        put(&mut fields, "duration_seconds", seconds(self.duration));
-        fields
+        line.seconds("duration_seconds", self.duration);
+    }
+
+    /// What waits to be written must not take more memory than we said.
+    pub(super) fn bound(&mut self) {
+        bound_if_any(&mut self.sni);
+        bound_if_any(&mut self.presented_subject);
+        bound(&mut self.message);
     }
 }
 
@@ -100,51 +113,115 @@ pub struct RequestRecord {
 }
 
 impl RequestRecord {
-    pub(super) fn fields(&self) -> Map<String, Value> {
-        let mut fields = Map::new();
-        put(&mut fields, "connection_id", format!("{:016x}", self.connection_id));
-        put(&mut fields, "request_id", format!("{:016x}-{}", self.connection_id, self.request_number));
-        put_some(&mut fields, "peer", self.peer.map(|peer| peer.to_string()));
-        put(&mut fields, "method", self.method.as_str());
-        put(&mut fields, "host", self.host.as_str());
-        put(&mut fields, "path", self.path.as_str());
-        put(&mut fields, "status", self.status);
-        put_some(&mut fields, "route", self.route.as_deref());
-        put_some(&mut fields, "pool", self.pool.as_deref());
-        put_some(&mut fields, "endpoint", self.endpoint.as_deref());
-        put_identity(&mut fields, self.identity.as_deref());
-        put(&mut fields, "duration_seconds", seconds(self.duration));
-        put_some(&mut fields, "upstream_seconds", self.upstream_duration.map(seconds));
-        put(&mut fields, "bytes_in", self.bytes_in);
-        put(&mut fields, "bytes_out", self.bytes_out);
-        put_some(&mut fields, "refusal", self.refusal);
-        put_some(&mut fields, "error", self.error.as_deref());
-        fields
+    pub(super) fn write(&self, line: &mut Line<'_>) {
+        let connection = self.connection_id;
+        line.shown("connection_id", format_args!("{connection:016x}"));
+        line.shown("request_id", format_args!("{connection:016x}-{}", self.request_number));
+        if let Some(peer) = self.peer {
+            line.shown("peer", peer);
+        }
+        line.text("method", self.method.as_str());
+        line.text("host", &self.host);
+        line.text("path", &self.path);
+        line.plain("status", self.status);
+        line.text_if_any("route", self.route.as_deref());
+        line.text_if_any("pool", self.pool.as_deref());
+        line.text_if_any("endpoint", self.endpoint.as_deref());
+        if let Some(identity) = &self.identity {
+            write_identity(identity, line);
+        }
+        line.seconds("duration_seconds", self.duration);
+        if let Some(duration) = self.upstream_duration {
+            line.seconds("upstream_seconds", duration);
+        }
+        line.plain("bytes_in", self.bytes_in);
+        line.plain("bytes_out", self.bytes_out);
+        line.text_if_any("refusal", self.refusal);
+        line.text_if_any("error", self.error.as_deref());
+    }
+
+    /// What waits to be written must not take more memory than we said.
+    pub(super) fn bound(&mut self) {
+        bound(&mut self.host);
+        bound(&mut self.path);
+        bound_if_any(&mut self.error);
     }
 }
 
-fn put(fields: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
-    fields.insert(name.to_owned(), value.into());
-}
-
-fn put_some(fields: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
-    if let Some(value) = value {
-        put(fields, name, value);
-    }
-}
-
-fn put_identity(fields: &mut Map<String, Value>, identity: Option<&ClientIdentity>) {
-    let Some(identity) = identity else { return };
+/// Rendered here, on the writer's thread, and not while a request waits.
+fn write_identity(identity: &ClientIdentity, line: &mut Line<'_>) {
     let certificate = identity.certificate();
-    put(fields, "subject", certificate.subject().to_string());
-    put(fields, "issuer", certificate.issuer().to_string());
-    put(fields, "serial", certificate.serial().to_string());
-    put(fields, "fingerprint", certificate.fingerprint().to_string());
-    put(fields, "trust_domain", &**identity.trust_domain());
-    put(fields, "anchor", identity.anchor().subject.as_str());
+    line.shown("subject", certificate.subject());
+    line.shown("issuer", certificate.issuer());
+    line.shown("serial", certificate.serial());
+    line.shown("fingerprint", certificate.fingerprint());
+    line.text("trust_domain", identity.trust_domain());
+    line.text("anchor", &identity.anchor().subject);
 }
 
-/// Microseconds are as exact as anybody can use.
-fn seconds(duration: Duration) -> Value {
-    json!((duration.as_secs_f64() * 1e6).round() / 1e6)
+/// Bytes of one value that a client has a hand in.
+const LONGEST: usize = 4096;
+
+pub(super) fn bound(value: &mut String) {
+    if value.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|&at| value.is_char_boundary(at));
+        value.truncate(end.unwrap_or(0));
+        value.push('…');
+        value.shrink_to_fit();
+    }
+}
+
+fn bound_if_any(value: &mut Option<String>) {
+    if let Some(value) = value {
+        bound(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogFormat;
+
+    fn connection() -> ConnectionRecord {
+        ConnectionRecord::new(0xab, "edge".into(), "127.0.0.1:5000".parse().unwrap())
+    }
+
+    fn json(write: impl FnOnce(&mut Line<'_>)) -> serde_json::Value {
+        let mut out = Vec::new();
+        let mut line = Line::begin(LogFormat::Json, SystemTime::now(), Level::Info, "test", &mut out);
+        write(&mut line);
+        line.end();
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn a_handshake_that_failed_says_who_came_and_why_not() {
+        let mut record = connection();
+        record.outcome = Some(HandshakeFailure::Expired);
+        record.presented_subject = Some("CN=old\nCN=admin".into());
+        let value = json(|line| record.write(line));
+        assert_eq!(value["connection_id"], "00000000000000ab");
+        assert_eq!(value["result"], "failed");
+        assert_eq!(value["reason"], "expired");
+        assert_eq!(value["message"], HandshakeFailure::Expired.sentence());
+        assert_eq!(value["subject"], "CN=old\nCN=admin");
+        assert_eq!(record.level(), Level::Warn);
+    }
+
+    #[test]
+    fn every_failure_has_a_sentence_of_its_own() {
+        let sentences: std::collections::BTreeSet<_> =
+            HandshakeFailure::ALL.iter().map(|failure| failure.sentence()).collect();
+        assert_eq!(sentences.len(), HandshakeFailure::ALL.len());
+    }
+
+    #[test]
+    fn a_client_cannot_fill_the_memory_with_what_waits_to_be_written() {
+        let mut record = connection();
+        record.presented_subject = Some("ä".repeat(100_000));
+        record.bound();
+        let subject = record.presented_subject.unwrap();
+        assert!(subject.len() <= LONGEST + '…'.len_utf8() && subject.ends_with('…'));
+        assert!(subject.capacity() < 2 * LONGEST);
+    }
 }
