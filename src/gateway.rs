@@ -14,7 +14,6 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::config::HostHeader;
-use crate::headers::DROPPED;
 use crate::listener::connection::Connection;
 use crate::listener::connection_of;
 use crate::route::{Decision, RequestView};
@@ -112,8 +111,8 @@ impl ProxyHttp for Gateway {
         }
         let incoming = &session.req_header().headers;
         let forwarded = runtime.forwarding.headers(connection.peer.ip(), &exchange.host, incoming);
-        for name in DROPPED {
-            upstream.remove_header(name);
+        for name in runtime.forwarding.dropped_in(&upstream.headers) {
+            upstream.remove_header(&name);
         }
         for (name, value) in forwarded {
             upstream.append_header(name, value)?;

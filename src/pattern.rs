@@ -1,33 +1,31 @@
 //! Patterns for names, hosts and paths: exact, prefix, suffix, glob, or a regular expression.
+//!
+//! None of them takes more than linear time, whatever a client sends.
+
+mod spec;
 
 use std::fmt;
 
-use regex::Regex;
-use schemars::JsonSchema;
-use serde::Deserialize;
+use regex::{Regex, RegexBuilder};
 
-/// How a pattern is written in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected a text, or `{ exact | prefix | suffix | glob | regex: TEXT }`")]
-pub enum PatternSpec {
-    /// Exact; with a `*` in it, a glob.
-    Text(String),
-    Kind(PatternKind),
+pub use spec::{PatternKind, PatternSpec};
+
+/// Ready to match.
+#[derive(Debug, Clone)]
+pub enum Pattern {
+    Exact(Box<str>),
+    Prefix(Box<str>),
+    Suffix(Box<str>),
+    /// What stands between the `*`s: always two parts or more.
+    Glob(Box<[Box<str>]>),
+    /// A path and all that lies below it. Held without the slash at its end.
+    Subtree(Box<str>),
+    /// Anchored at both ends.
+    Regex(Box<Regex>),
 }
 
-/// A pattern whose kind is named.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum PatternKind {
-    /// Nothing is special in it, not even `*`.
-    Exact(String),
-    Prefix(String),
-    Suffix(String),
-    /// `*` stands for any run of characters, also none.
-    Glob(String),
-    /// Must match the whole value.
-    Regex(String),
-}
+/// A pattern for the path of a request. [`Pattern::for_paths`] gives `/a/*` its meaning.
+pub type PathPattern = Pattern;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
@@ -37,57 +35,50 @@ pub enum PatternError {
     Regex { text: String, detail: String },
 }
 
-/// Ready to match. None of them takes more than linear time, whatever a client sends.
-#[derive(Debug, Clone)]
-pub enum Pattern {
-    Exact(Box<str>),
-    Prefix(Box<str>),
-    Suffix(Box<str>),
-    /// What stands between the `*`s.
-    Glob(Box<[Box<str>]>),
-    Regex(Box<Regex>),
-}
+/// A pattern for paths that no path can match.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` matches no path (expected: a pattern that begins with `/` or `*`)")]
+pub struct NotAPath(String);
 
-/// Of a compiled expression; one that is larger is a mistake.
+/// Of a compiled expression, in bytes; one that is larger is a mistake.
 const REGEX_SIZE: usize = 1 << 20;
 
 impl Pattern {
     pub fn parse(spec: &PatternSpec) -> Result<Self, PatternError> {
-        match spec {
-            PatternSpec::Text(text) if text.contains('*') => Self::glob(text),
-            PatternSpec::Text(text) | PatternSpec::Kind(PatternKind::Exact(text)) => {
-                Ok(Self::Exact(full(text)?))
-            }
-            PatternSpec::Kind(PatternKind::Prefix(text)) => Ok(Self::Prefix(full(text)?)),
-            PatternSpec::Kind(PatternKind::Suffix(text)) => Ok(Self::Suffix(full(text)?)),
-            PatternSpec::Kind(PatternKind::Glob(text)) => Self::glob(text),
-            PatternSpec::Kind(PatternKind::Regex(text)) => Self::regex(text),
+        let (PatternSpec::Text(text)
+        | PatternSpec::Kind(
+            PatternKind::Exact(text)
+            | PatternKind::Prefix(text)
+            | PatternKind::Suffix(text)
+            | PatternKind::Glob(text)
+            | PatternKind::Regex(text),
+        )) = spec;
+        if text.is_empty() {
+            return Err(PatternError::Empty);
         }
+        Ok(match spec {
+            PatternSpec::Text(text) | PatternSpec::Kind(PatternKind::Glob(text)) => Self::glob(text),
+            PatternSpec::Kind(PatternKind::Exact(text)) => Self::Exact(text.as_str().into()),
+            PatternSpec::Kind(PatternKind::Prefix(text)) => Self::Prefix(text.as_str().into()),
+            PatternSpec::Kind(PatternKind::Suffix(text)) => Self::Suffix(text.as_str().into()),
+            PatternSpec::Kind(PatternKind::Regex(text)) => Self::regex(text)?,
+        })
     }
 
-    fn glob(text: &str) -> Result<Self, PatternError> {
-        full(text)?;
+    /// Exact where there is no `*`.
+    fn glob(text: &str) -> Self {
         let parts: Box<[Box<str>]> = text.split('*').map(Box::from).collect();
-        Ok(match &*parts {
-            [only] => Self::Exact(only.clone()),
-            [prefix, last] if last.is_empty() && !prefix.is_empty() => Self::Prefix(prefix.clone()),
-            [first, suffix] if first.is_empty() && !suffix.is_empty() => Self::Suffix(suffix.clone()),
-            _ => Self::Glob(parts),
-        })
+        if let [only] = &*parts { Self::Exact(only.clone()) } else { Self::Glob(parts) }
     }
 
     /// Anchored by construction: an expression that forgets to say where it ends cannot match a longer name.
     fn regex(text: &str) -> Result<Self, PatternError> {
-        full(text)?;
-        let error =
-            |error: &dyn fmt::Display| PatternError::Regex { text: text.into(), detail: error.to_string() };
         // Alone first, so that an unbalanced parenthesis cannot escape the anchors.
-        Regex::new(text).map_err(|e| error(&e))?;
-        let anchored = regex::RegexBuilder::new(&format!("^(?:{text})$")).size_limit(REGEX_SIZE).build();
-        anchored.map(|regex| Self::Regex(Box::new(regex))).map_err(|e| error(&e))
+        compile(text, text, Case::Counts)?;
+        compile(text, &format!(r"\A(?:{text})\z"), Case::Counts).map(|regex| Self::Regex(Box::new(regex)))
     }
 
-    /// For hosts, which are compared in lower case.
+    /// For host and domain names, which are compared in lower case. The values must be in lower case too.
     #[must_use]
     pub fn lower_case(self) -> Self {
         let lower = |text: Box<str>| text.to_ascii_lowercase().into_boxed_str();
@@ -95,9 +86,41 @@ impl Pattern {
             Self::Exact(text) => Self::Exact(lower(text)),
             Self::Prefix(text) => Self::Prefix(lower(text)),
             Self::Suffix(text) => Self::Suffix(lower(text)),
+            Self::Subtree(text) => Self::Subtree(lower(text)),
             Self::Glob(parts) => Self::Glob(parts.into_vec().into_iter().map(lower).collect()),
-            Self::Regex(regex) => Self::Regex(regex),
+            // Where folding makes it too large it stays as it is, and matches less.
+            Self::Regex(regex) => {
+                let folded = compile(regex.as_str(), regex.as_str(), Case::Folded);
+                Self::Regex(folded.map_or(regex, Box::new))
+            }
         }
+    }
+
+    /// For paths: `/a/*` is `/a` and everything below it, with or without a slash at the end, and `/*` is every path.
+    /// `{prefix: /a/}` leaves `/a` itself out.
+    #[must_use]
+    pub fn for_paths(self) -> Self {
+        match &self {
+            Self::Glob(parts) => match &**parts {
+                [root, rest] if rest.is_empty() => match root.strip_suffix('/') {
+                    Some(root) => Self::Subtree(root.into()),
+                    None => self,
+                },
+                _ => self,
+            },
+            _ => self,
+        }
+    }
+
+    /// A pattern that no path can match is a mistake of the one who wrote it.
+    pub fn check_path(&self) -> Result<(), NotAPath> {
+        let start = match self {
+            Self::Exact(text) if &**text == "*" => return Ok(()),
+            Self::Exact(text) | Self::Prefix(text) => text,
+            Self::Glob(parts) if !parts[0].is_empty() => &parts[0],
+            _ => return Ok(()),
+        };
+        if start.starts_with('/') { Ok(()) } else { Err(NotAPath(self.to_string())) }
     }
 
     pub fn matches(&self, value: &str) -> bool {
@@ -106,21 +129,62 @@ impl Pattern {
             Self::Prefix(text) => value.starts_with(&**text),
             Self::Suffix(text) => value.ends_with(&**text),
             Self::Glob(parts) => glob_matches(parts, value),
+            Self::Subtree(root) => {
+                value.strip_prefix(&**root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
             Self::Regex(regex) => regex.is_match(value),
         }
     }
 
     /// The one value it matches, if it is exact: what an index can be made of.
     pub fn exact(&self) -> Option<&str> {
-        match self {
-            Self::Exact(text) => Some(text),
-            _ => None,
-        }
+        if let Self::Exact(text) = self { Some(text) } else { None }
+    }
+
+    /// A text that ends just before a slash, or with the value, in each value it matches: `/a` for `/a/*` and for
+    /// `/a/b*`. For an index; `None` where there is none.
+    pub fn root(&self) -> Option<&str> {
+        let root = match self {
+            Self::Subtree(root) => root,
+            Self::Prefix(text) => before_last_slash(text)?,
+            Self::Glob(parts) => before_last_slash(parts.first()?)?,
+            Self::Exact(_) | Self::Suffix(_) | Self::Regex(_) => return None,
+        };
+        (!root.is_empty()).then_some(root)
+    }
+
+    /// `.example.com` for `*.example.com`: a suffix of each value it matches that begins with a dot. For an index.
+    pub fn domain(&self) -> Option<&str> {
+        let suffix = match self {
+            Self::Suffix(text) => text,
+            Self::Glob(parts) => parts.last()?,
+            Self::Exact(_) | Self::Prefix(_) | Self::Subtree(_) | Self::Regex(_) => return None,
+        };
+        suffix.find('.').map(|dot| &suffix[dot..])
     }
 }
 
-fn full(text: &str) -> Result<Box<str>, PatternError> {
-    if text.is_empty() { Err(PatternError::Empty) } else { Ok(text.into()) }
+fn before_last_slash(text: &str) -> Option<&str> {
+    text.rfind('/').map(|slash| &text[..slash])
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Counts,
+    Folded,
+}
+
+/// `said` is what the user wrote, `expression` what is made of it.
+fn compile(said: &str, expression: &str, case: Case) -> Result<Regex, PatternError> {
+    let built =
+        RegexBuilder::new(expression).size_limit(REGEX_SIZE).case_insensitive(case == Case::Folded).build();
+    built.map_err(|error| {
+        // A syntax error draws the expression first; what is wrong stands on the last line.
+        let text = error.to_string();
+        let last = text.lines().last().unwrap_or_default();
+        let detail = last.strip_prefix("error: ").unwrap_or(last).trim_end_matches('.').to_owned();
+        PatternError::Regex { text: said.to_owned(), detail }
+    })
 }
 
 /// The first part begins the value, the last one ends it, and those between follow each other; taking each at its
@@ -137,14 +201,20 @@ fn glob_matches(parts: &[Box<str>], value: &str) -> bool {
     rest.ends_with(&**last)
 }
 
+/// For people: the forms that could be taken for another one are named.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(text) => f.write_str(text),
-            Self::Prefix(text) => write!(f, "{text}*"),
-            Self::Suffix(text) => write!(f, "*{text}"),
+            Self::Prefix(text) => write!(f, "prefix: {text}"),
+            Self::Suffix(text) => write!(f, "suffix: {text}"),
             Self::Glob(parts) => f.write_str(&parts.join("*")),
-            Self::Regex(regex) => write!(f, "/{regex}/"),
+            Self::Subtree(root) => write!(f, "{root}/*"),
+            Self::Regex(regex) => {
+                let text = regex.as_str();
+                let inner = text.strip_prefix(r"\A(?:").and_then(|text| text.strip_suffix(r")\z"));
+                write!(f, "regex: {}", inner.unwrap_or(text))
+            }
         }
     }
 }
@@ -159,6 +229,10 @@ mod tests {
         Pattern::parse(&PatternSpec::Text(text.into())).unwrap()
     }
 
+    fn kind(kind: PatternKind) -> Pattern {
+        Pattern::parse(&PatternSpec::Kind(kind)).unwrap()
+    }
+
     #[test]
     fn a_star_makes_a_glob_and_without_it_the_text_is_exact() {
         assert!(pattern("sensor-*").matches("sensor-1"));
@@ -166,13 +240,23 @@ mod tests {
         assert!(pattern("*@example.com").matches("a@example.com"));
         assert!(!pattern("*@example.com").matches("a@example.com.evil"));
         assert!(pattern("a*b*c").matches("a-b-b-c") && !pattern("a*b*c").matches("a-c"));
+        assert!(pattern("a*a").matches("aa") && !pattern("a*a").matches("a"));
         assert!(pattern("abc").matches("abc") && !pattern("abc").matches("abcd"));
+        assert!(pattern("*").matches("") && pattern("**").matches("x"));
     }
 
     #[test]
     fn exact_text_may_hold_a_star() {
-        let exact = Pattern::parse(&PatternSpec::Kind(PatternKind::Exact("*.example.com".into()))).unwrap();
+        let exact = kind(PatternKind::Exact("*.example.com".into()));
         assert!(exact.matches("*.example.com") && !exact.matches("api.example.com"));
+    }
+
+    #[test]
+    fn prefixes_and_suffixes_are_literal() {
+        let prefix = kind(PatternKind::Prefix("a*".into()));
+        assert!(prefix.matches("a*b") && !prefix.matches("ab"));
+        let suffix = kind(PatternKind::Suffix(".com".into()));
+        assert!(suffix.matches("x.com") && !suffix.matches("x.com.evil") && !suffix.matches("xcom"));
     }
 
     #[test]
@@ -180,7 +264,53 @@ mod tests {
         let regex = |text: &str| Pattern::parse(&PatternSpec::Kind(PatternKind::Regex(text.into())));
         assert!(regex("a|ab").unwrap().matches("ab"));
         assert!(!regex("a|ab").unwrap().matches("xab") && !regex("admin").unwrap().matches("not-admin"));
-        assert!(regex("a)|(b").is_err() && regex("(").is_err());
+        for value in ["admin\n", "\nadmin", "x\nadmin\ny"] {
+            assert!(!regex("(?m)^admin$").unwrap().matches(value));
+        }
+        for wrong in ["a)|(b", "(", "(?x) a # comment", "a{1000}{1000}"] {
+            assert!(matches!(regex(wrong), Err(PatternError::Regex { .. })), "{wrong}");
+        }
+        assert_eq!(regex("(").unwrap_err().to_string(), "`(` is not a regular expression: unclosed group");
+        assert_eq!(regex("a|b").unwrap().to_string(), "regex: a|b");
+    }
+
+    #[test]
+    fn an_empty_pattern_is_refused() {
+        for spec in [PatternSpec::Text(String::new()), PatternSpec::Kind(PatternKind::Prefix(String::new()))]
+        {
+            assert_eq!(Pattern::parse(&spec).unwrap_err(), PatternError::Empty);
+        }
+    }
+
+    #[test]
+    fn a_path_with_a_star_behind_its_slash_is_a_subtree() {
+        let readings = pattern("/readings/*").for_paths();
+        for path in ["/readings", "/readings/", "/readings/1", "/readings/1/2"] {
+            assert!(readings.matches(path), "{path}");
+        }
+        for path in ["/reading", "/readings2", "/", "/x/readings"] {
+            assert!(!readings.matches(path), "{path}");
+        }
+        assert!(pattern("/*").for_paths().matches("/") && pattern("/*").for_paths().matches("/a/b"));
+        assert!(!pattern("/a").for_paths().matches("/a/") && !pattern("/a*").for_paths().matches("/"));
+        assert!(!kind(PatternKind::Prefix("/a/".into())).for_paths().matches("/a"));
+        assert_eq!(readings.to_string(), "/readings/*");
+    }
+
+    #[test]
+    fn a_pattern_that_no_path_can_match_is_noticed() {
+        assert!(pattern("readings/*").check_path().is_err());
+        for text in ["/readings/*", "*.js", "/", "*"] {
+            assert_eq!(pattern(text).check_path(), Ok(()));
+            assert_eq!(pattern(text).for_paths().check_path(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn hosts_are_compared_in_lower_case() {
+        assert!(pattern("API.Example.com").lower_case().matches("api.example.com"));
+        assert!(pattern("*.Example.com").lower_case().matches("api.example.com"));
+        assert!(kind(PatternKind::Regex("[A-Z]+".into())).lower_case().matches("api"));
     }
 
     /// The plain definition of a glob.
@@ -198,5 +328,42 @@ mod tests {
         fn a_glob_matches_what_its_definition_says(glob in "[ab*]{1,8}", value in "[ab]{0,10}") {
             prop_assert_eq!(pattern(&glob).matches(&value), naive(glob.as_bytes(), value.as_bytes()));
         }
+
+        #[test]
+        fn any_text_is_a_pattern_or_an_error(text in any::<String>(), value in any::<String>()) {
+            for spec in [PatternKind::Glob, PatternKind::Regex, PatternKind::Exact] {
+                if let Ok(pattern) = Pattern::parse(&PatternSpec::Kind(spec(text.clone()))) {
+                    pattern.matches(&value);
+                    pattern.lower_case().for_paths().matches(&value);
+                }
+            }
+        }
+
+        /// What the index of routes rests on.
+        #[test]
+        fn root_and_domain_are_part_of_every_match(glob in "[a./*]{1,8}", value in "[a./]{0,8}") {
+            for pattern in [pattern(&glob), pattern(&glob).for_paths()] {
+                if !pattern.matches(&value) {
+                    continue;
+                }
+                if let Some(root) = pattern.root() {
+                    let rest = value.strip_prefix(root).unwrap();
+                    prop_assert!(rest.is_empty() || rest.starts_with('/'));
+                }
+                if let Some(domain) = pattern.domain() {
+                    prop_assert!(domain.starts_with('.') && value.ends_with(domain));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_hostile_value_costs_no_more_than_its_length() {
+        let glob = pattern(&"a*".repeat(2000));
+        let value = format!("{}b", "a".repeat(100_000));
+        let started = std::time::Instant::now();
+        assert!(glob.matches(&value));
+        assert!(!pattern(&format!("{}c", "a*".repeat(2000))).matches(&value));
+        assert!(started.elapsed() < std::time::Duration::from_secs(2));
     }
 }

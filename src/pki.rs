@@ -317,19 +317,3 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     write(&temporary, bytes, 0o644)?;
     fs::rename(&temporary, path).map_err(|source| PkiError::File { path: path.to_owned(), source })
 }
-
-/// A self-signed certificate with these attributes, for unit tests.
-#[cfg(test)]
-pub(crate) fn test_certificate(subject: &[(&str, &str)]) -> Certificate {
-    use std::sync::LazyLock;
-    static KEY: LazyLock<PKey<Private>> = LazyLock::new(|| make_key(KeyType::P256).unwrap());
-    let mut name = X509NameBuilder::new().unwrap();
-    for (key, value) in subject {
-        name.append_entry_by_text(key, value).unwrap();
-    }
-    let name = name.build();
-    let mut builder = builder(&name, &KEY, 1).unwrap();
-    builder.set_issuer_name(&name).unwrap();
-    builder.sign(&KEY, MessageDigest::sha256()).unwrap();
-    Certificate::from_der(&builder.build().to_der().unwrap()).unwrap()
-}

@@ -28,7 +28,7 @@ use super::types::{
 use super::{ConfigErrors, Problem};
 use crate::certificate::AttributeKind;
 use crate::headers::{HeaderPreset, IdentityHeaderSpec};
-use crate::pattern::{Pattern, PatternError, PatternSpec};
+use crate::pattern::{Pattern, PatternSpec};
 use crate::route::{ClientMatch, ClientRule, RequestRule, SanMatch, SerialMatch};
 use crate::trust::{TrustPolicy, Usage, WhenStale};
 
@@ -586,7 +586,7 @@ impl Builder {
                 .into_iter()
                 .map(Pattern::lower_case)
                 .collect(),
-            path: self.patterns(&format!("{at}.request.path"), file.request.path),
+            path: self.path_patterns(&format!("{at}.request.path"), file.request.path),
             method: self.methods(&format!("{at}.request.method"), file.request.method.as_ref()),
             header: file
                 .request
@@ -714,11 +714,19 @@ impl Builder {
         specs.iter().filter_map(|spec| self.pattern(at, spec)).collect()
     }
 
+    fn path_patterns(&mut self, at: &str, file: Option<OneOrMany>) -> Vec<Pattern> {
+        let patterns = self.patterns(at, file);
+        for error in patterns.iter().filter_map(|pattern| pattern.check_path().err()) {
+            self.problem(at.to_owned(), error.to_string(), Some("a path begins with `/`"), None);
+        }
+        patterns
+    }
+
     fn pattern(&mut self, at: &str, spec: &PatternSpec) -> Option<Pattern> {
         match Pattern::parse(spec) {
             Ok(pattern) => Some(pattern),
             Err(error) => {
-                self.problem(at, one_line(&error), None, None);
+                self.problem(at, error.to_string(), None, None);
                 None
             }
         }
@@ -811,17 +819,6 @@ impl Builder {
 
 enum Needed {
     Yes,
-}
-
-/// The `regex` crate draws its errors over several lines; the last one says what is wrong.
-fn one_line(error: &PatternError) -> String {
-    match error {
-        PatternError::Regex { text, detail } => {
-            let detail = detail.lines().last().unwrap_or_default().trim_start_matches("error: ");
-            format!("`{text}` is not a regular expression: {detail}")
-        }
-        PatternError::Empty => error.to_string(),
-    }
 }
 
 fn protocol(file: ProtocolFile) -> Protocol {

@@ -1,102 +1,65 @@
-//! Encodings of header values.
+//! Header values that nothing can break out of.
 
 use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::certificate::SubjectAltName;
-use crate::trust::ClientIdentity;
-
-/// Everything that is not visible ASCII or a space is percent-encoded; the percent sign too, so that no two values
-/// look the same.
-const INVISIBLE: &AsciiSet = &CONTROLS.add(b'%');
-
+/// Percent-encodes everything but visible ASCII and single words' spaces: control characters, what is not ASCII, the
+/// quote, and the percent sign itself, so that decoding gives back exactly what the certificate says. A space at either
+/// end is encoded too, because HTTP would drop it.
 pub(super) fn text(value: &str) -> String {
-    utf8_percent_encode(value, INVISIBLE).to_string()
+    escaped(value, |_| false)
 }
 
-/// A structured-field byte sequence (RFC 8941, section 3.3.5), as RFC 9440 wants certificates.
-pub(super) fn byte_sequence(bytes: &[u8]) -> String {
-    format!(":{}:", STANDARD.encode(bytes))
+/// Values with `, ` between them. A comma inside of one is encoded and cannot pretend to be two.
+pub(super) fn list(values: impl Iterator<Item = impl AsRef<str>>) -> Option<String> {
+    let values: Vec<String> = values.map(|value| escaped(value.as_ref(), |byte| byte == b',')).collect();
+    (!values.is_empty()).then(|| values.join(", "))
 }
 
-/// A list of byte sequences; `None` where it is empty, since RFC 9440 has no empty chain.
-pub(super) fn byte_sequences(items: &[Vec<u8>]) -> Option<String> {
-    let items: Vec<String> = items.iter().map(|item| byte_sequence(item)).collect();
+/// Encodes as [`text`] does, and what `special` names.
+pub(super) fn escaped(value: &str, special: impl Fn(u8) -> bool) -> String {
+    let mut encoded = String::with_capacity(value.len() + 8);
+    let last = value.len().saturating_sub(1);
+    for (at, byte) in value.bytes().enumerate() {
+        let inner_space = byte == b' ' && at != 0 && at != last;
+        let plain = (byte.is_ascii_graphic() && !matches!(byte, b'%' | b'"')) || inner_space;
+        if plain && !special(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a `String` cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// A byte sequence (RFC 8941, section 3.3.5).
+pub(super) fn byte_sequence(der: &[u8]) -> String {
+    format!(":{}:", STANDARD.encode(der))
+}
+
+/// A list of byte sequences; an empty list is no header.
+pub(super) fn byte_sequences(certificates: &[Vec<u8>]) -> Option<String> {
+    let items: Vec<String> = certificates.iter().map(|der| byte_sequence(der)).collect();
     (!items.is_empty()).then(|| items.join(", "))
 }
 
-/// One element of Envoy's `x-forwarded-client-cert`.
-pub(super) fn xfcc(identity: &ClientIdentity) -> String {
-    let certificate = identity.certificate();
-    let mut value = format!("Hash={}", certificate.fingerprint());
-    let _ = write!(value, ";Cert=\"{}\"", url_encoded_pem(certificate.der()));
-    if !identity.intermediates().is_empty() {
-        let chain: String = std::iter::once(certificate.der())
-            .chain(identity.intermediates().iter().map(Vec::as_slice))
-            .map(url_encoded_pem)
-            .collect();
-        let _ = write!(value, ";Chain=\"{chain}\"");
-    }
-    let _ = write!(value, ";Subject={}", quoted(&certificate.subject().to_string()));
-    for name in certificate.subject_alternative_names() {
-        let _ = match name {
-            SubjectAltName::Uri(uri) => write!(value, ";URI={}", quoted(uri)),
-            SubjectAltName::Dns(name) => write!(value, ";DNS={}", quoted(name)),
-            _ => Ok(()),
-        };
-    }
-    value
-}
+/// What RFC 3986 calls unreserved stays.
+const PEM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Always quoted, whatever is inside: a value that needs no quotes must not look different from one that does.
-fn quoted(value: &str) -> String {
-    format!("\"{}\"", text(value).replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-fn url_encoded_pem(der: &[u8]) -> String {
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    let base64 = STANDARD.encode(der);
-    let mut rest = base64.as_str();
-    while !rest.is_empty() {
-        let (line, tail) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = tail;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    utf8_percent_encode(&pem, NON_ALPHANUMERIC).to_string()
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    /// The fields of one element, as an origin reads them.
-    pub(crate) fn parse_xfcc(value: &str) -> Option<Vec<(String, String)>> {
-        let mut fields = Vec::new();
-        let mut rest = value.chars().peekable();
-        loop {
-            let key: String = std::iter::from_fn(|| rest.next_if(|c| *c != '=')).collect();
-            rest.next_if_eq(&'=')?;
-            let mut text = String::new();
-            if rest.next_if_eq(&'"').is_some() {
-                loop {
-                    match rest.next()? {
-                        '"' => break,
-                        '\\' => text.push(rest.next()?),
-                        c => text.push(c),
-                    }
-                }
-            } else {
-                text.extend(std::iter::from_fn(|| rest.next_if(|c| *c != ';' && *c != ',')));
-            }
-            fields.push((key, text));
-            match rest.next() {
-                None => return Some(fields),
-                Some(';') => {}
-                Some(_) => return None,
-            }
+/// Percent-encoded PEM blocks.
+pub(super) fn pem<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut text = String::new();
+    for der in certificates {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in STANDARD.encode(der).as_bytes().chunks(64) {
+            text.extend(line.iter().map(|byte| char::from(*byte)));
+            text.push('\n');
         }
+        text.push_str("-----END CERTIFICATE-----\n");
     }
+    utf8_percent_encode(&text, PEM).to_string()
 }

@@ -1,55 +1,11 @@
 //! Where a request came from: `X-Forwarded-*` and `Forwarded` (RFC 7239).
 
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// A network: an address and how many of its bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Prefix {
-    address: IpAddr,
-    bits: u8,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a network (expected: `192.0.2.0/24`, `2001:db8::/32`, or an address)")]
-pub struct PrefixError(String);
-
-impl FromStr for Prefix {
-    type Err = PrefixError;
-
-    fn from_str(text: &str) -> Result<Self, PrefixError> {
-        let error = || PrefixError(text.to_owned());
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| error())?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| error())?;
-        let all = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(all);
-        if bits > all { Err(error()) } else { Ok(Self { address, bits }) }
-    }
-}
-
-impl Prefix {
-    /// An IPv4 address counts also where a dual-stack socket shows it as an IPv6 one.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                let shift = 32 - u32::from(self.bits);
-                ours.to_bits().checked_shr(shift).unwrap_or(0)
-                    == theirs.to_bits().checked_shr(shift).unwrap_or(0)
-            }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
-                let shift = 128 - u32::from(self.bits);
-                ours.to_bits().checked_shr(shift).unwrap_or(0)
-                    == theirs.to_bits().checked_shr(shift).unwrap_or(0)
-            }
-            _ => false,
-        }
-    }
-}
+use super::Prefix;
+use super::family::same_name;
 
 /// What a client says of itself is dropped, unless it is a proxy that is trusted to say it.
 #[derive(Debug)]
@@ -57,96 +13,208 @@ pub struct Forwarding {
     trusted: Vec<Prefix>,
 }
 
-/// What a client cannot be allowed to say.
-pub const DROPPED: [&str; 6] = [
+/// What a client cannot be allowed to say. [`Forwarding::dropped_in`] finds them under other spellings too.
+pub const DROPPED: [&str; 9] = [
     "x-forwarded-for",
     "x-forwarded-proto",
     "x-forwarded-host",
     "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-scheme",
+    "x-forwarded-ssl",
     "x-real-ip",
     "forwarded",
 ];
+
+/// Whether a name belongs to what is said here, after folding case and `_` to `-`.
+pub(super) fn is_ours(name: &str) -> bool {
+    DROPPED.iter().any(|dropped| same_name(dropped, name))
+}
 
 impl Forwarding {
     pub fn new(trusted: Vec<Prefix>) -> Self {
         Self { trusted }
     }
 
-    /// `host` as the client asked for it; `incoming` are the client's headers.
+    /// Those of `headers` that must go before [`headers`](Self::headers) are added. Does not allocate where there are
+    /// none.
+    pub fn dropped_in(&self, headers: &HeaderMap) -> Vec<HeaderName> {
+        headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect()
+    }
+
+    /// One header each of `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`. `host` as the client asked for it, without
+    /// port and brackets; `incoming` are the client's headers as they came.
     pub fn headers(&self, peer: IpAddr, host: &str, incoming: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
         let peer = peer.to_canonical();
         let trusted = self.trusted.iter().any(|prefix| prefix.contains(peer));
-        let before = |name: &str| {
-            let values = incoming.get_all(name).iter().filter_map(|value| value.to_str().ok());
-            let joined = values.collect::<Vec<_>>().join(", ");
-            (trusted && !joined.is_empty()).then_some(joined)
+        let said = |name: &str| if trusted { joined(incoming, name) } else { None };
+        let proto = said("x-forwarded-proto").filter(|proto| matches!(proto.as_str(), "http" | "https"));
+        let asked = said("x-forwarded-host").unwrap_or_else(|| bracketed(host));
+        let path = said("forwarded").filter(|path| is_well_formed(path));
+        let headers = [
+            ("x-forwarded-for", append(said("x-forwarded-for"), peer.to_string())),
+            ("x-forwarded-proto", proto.unwrap_or_else(|| "https".to_owned())),
+            ("x-forwarded-host", asked),
+            ("forwarded", append(path, element(peer, host))),
+        ];
+        let header = |(name, value): (&'static str, String)| {
+            let value = HeaderValue::from_str(&value).ok().filter(|value| !value.is_empty())?;
+            Some((HeaderName::from_static(name), value))
         };
-        let append = |before: Option<String>, ours: String| match before {
-            Some(before) => format!("{before}, {ours}"),
-            None => ours,
-        };
-        let node = if peer.is_ipv6() { format!("\"[{peer}]\"") } else { peer.to_string() };
-        let host_text = if host.contains(':') { format!("\"[{host}]\"") } else { format!("\"{host}\"") };
-        [
-            ("x-forwarded-for", append(before("x-forwarded-for"), peer.to_string())),
-            ("x-forwarded-proto", before("x-forwarded-proto").unwrap_or_else(|| "https".to_owned())),
-            ("x-forwarded-host", before("x-forwarded-host").unwrap_or_else(|| host.to_owned())),
-            ("forwarded", append(before("forwarded"), format!("for={node};host={host_text};proto=https"))),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| {
-            Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
-        })
-        .collect()
+        headers.into_iter().filter_map(header).collect()
     }
+}
+
+/// All values of a header as one list; nothing where one of them is not ASCII text.
+fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let values: Option<Vec<&str>> = headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
+    let joined = values?.into_iter().map(str::trim).filter(|value| !value.is_empty()).collect::<Vec<_>>();
+    (!joined.is_empty()).then(|| joined.join(", "))
+}
+
+fn append(before: Option<String>, ours: String) -> String {
+    match before {
+        Some(before) => format!("{before}, {ours}"),
+        None => ours,
+    }
+}
+
+/// Our own hop: `for=192.0.2.1;host=example.com;proto=https`.
+fn element(peer: IpAddr, host: &str) -> String {
+    let node = quoted(&bracketed(&peer.to_string()));
+    if host.is_empty() {
+        format!("for={node};proto=https")
+    } else {
+        format!("for={node};host={};proto=https", quoted(&bracketed(host)))
+    }
+}
+
+/// An IPv6 address stands in brackets wherever a port could follow.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// A token, or a quoted string where it is none (RFC 9110, section 5.6).
+fn quoted(value: &str) -> String {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !value.is_empty() && value.bytes().all(is_token) {
+        return value.to_owned();
+    }
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Whether every quoted string ends: one that does not would swallow what we append.
+fn is_well_formed(value: &str) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in value.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+    }
+    !quoted
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn values(trusted: &[&str], peer: &str, sent: &[(&'static str, &'static str)]) -> Vec<(String, String)> {
+    fn forwarding(trusted: &[&str]) -> Forwarding {
+        Forwarding::new(trusted.iter().map(|prefix| prefix.parse().unwrap()).collect())
+    }
+
+    fn values(trusted: &[&str], peer: &str, host: &str, sent: &[(&'static str, &str)]) -> Vec<String> {
         let mut incoming = HeaderMap::new();
         for (name, value) in sent {
-            incoming.append(*name, HeaderValue::from_static(value));
+            incoming.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let forwarding = Forwarding::new(trusted.iter().map(|prefix| prefix.parse().unwrap()).collect());
-        let headers = forwarding.headers(peer.parse().unwrap(), "example.com", &incoming);
-        headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect()
+        let headers = forwarding(trusted).headers(peer.parse().unwrap(), host, &incoming);
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 
     #[test]
     fn a_clients_own_word_is_dropped() {
-        let values = values(&[], "192.0.2.1", &[("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=x")]);
-        assert_eq!(values[0].1, "192.0.2.1");
-        assert_eq!(values[3].1, "for=192.0.2.1;host=\"example.com\";proto=https");
+        let sent = [
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "evil"),
+            ("forwarded", "for=x"),
+        ];
+        let expected = [
+            "x-forwarded-for: 192.0.2.1",
+            "x-forwarded-proto: https",
+            "x-forwarded-host: example.com",
+            "forwarded: for=192.0.2.1;host=example.com;proto=https",
+        ];
+        assert_eq!(values(&[], "192.0.2.1", "example.com", &sent), expected);
+        assert_eq!(values(&["192.0.2.2", "10.0.0.0/8"], "192.0.2.1", "example.com", &sent), expected);
     }
 
     #[test]
     fn a_trusted_proxys_word_is_kept_and_added_to() {
-        let sent = [("x-forwarded-for", "10.0.0.1"), ("x-forwarded-host", "front.example")];
-        let values = values(&["192.0.2.0/24"], "::ffff:192.0.2.9", &sent);
-        assert_eq!(values[0].1, "10.0.0.1, 192.0.2.9");
-        assert_eq!(values[2].1, "front.example");
+        let sent = [
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-for", "10.0.0.2"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "front.example"),
+            ("forwarded", "for=\"a;,\\\"\""),
+        ];
+        assert_eq!(
+            values(&["192.0.2.0/24"], "::ffff:192.0.2.9", "example.com", &sent),
+            [
+                "x-forwarded-for: 10.0.0.1, 10.0.0.2, 192.0.2.9",
+                "x-forwarded-proto: http",
+                "x-forwarded-host: front.example",
+                "forwarded: for=\"a;,\\\"\", for=192.0.2.9;host=example.com;proto=https",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_even_a_trusted_proxy_cannot_mean_is_dropped() {
+        let sent =
+            [("x-forwarded-for", "ü"), ("x-forwarded-proto", "http, https"), ("forwarded", "for=\"10.0.0.1")];
+        let own = values(&[], "192.0.2.9", "example.com", &[]);
+        assert_eq!(values(&["192.0.2.9"], "192.0.2.9", "example.com", &sent), own);
     }
 
     #[test]
     fn ipv6_nodes_are_bracketed_and_quoted() {
         assert_eq!(
-            values(&[], "2001:db8::1", &[])[3].1,
-            "for=\"[2001:db8::1]\";host=\"example.com\";proto=https"
+            values(&[], "2001:db8::1", "::1", &[]),
+            [
+                "x-forwarded-for: 2001:db8::1",
+                "x-forwarded-proto: https",
+                "x-forwarded-host: [::1]",
+                "forwarded: for=\"[2001:db8::1]\";host=\"[::1]\";proto=https",
+            ]
         );
+        assert_eq!(values(&[], "::1", "", &[])[2], "forwarded: for=\"[::1]\";proto=https");
     }
 
     #[test]
-    fn prefixes_contain_what_they_say() {
-        let contains =
-            |prefix: &str, ip: &str| prefix.parse::<Prefix>().unwrap().contains(ip.parse().unwrap());
-        assert!(contains("10.0.0.0/8", "10.255.0.1") && !contains("10.0.0.0/8", "11.0.0.1"));
-        assert!(contains("0.0.0.0/0", "1.2.3.4") && !contains("0.0.0.0/0", "::1"));
-        assert!(
-            contains("2001:db8::/32", "2001:db8:1::") && contains("::1", "::1") && !contains("::1", "::2")
-        );
-        assert!("10.0.0.0/33".parse::<Prefix>().is_err() && "x".parse::<Prefix>().is_err());
+    fn other_spellings_are_dropped_too() {
+        let mut headers = HeaderMap::new();
+        for name in
+            ["X-Forwarded-For", "x_forwarded_for", "X-Forwarded_Proto", "Forwarded", "X-Real-IP", "accept"]
+        {
+            headers.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_static("x"));
+        }
+        let dropped = forwarding(&[]).dropped_in(&headers);
+        assert_eq!(dropped.len(), 5);
+        assert!(!dropped.contains(&http::header::ACCEPT));
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_cannot_break_out(host in "[ -~]{0,20}", before in "[ -~]{0,20}") {
+            let lines = values(&["::1"], "::1", &host, &[("forwarded", &before)]);
+            let ours = lines.iter().find_map(|line| line.strip_prefix("forwarded: ")).unwrap();
+            prop_assert!(is_well_formed(ours) && ours.ends_with(";proto=https"));
+        }
     }
 }

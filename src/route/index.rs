@@ -1,162 +1,92 @@
-//! Finds the few routes that can match, so that ten thousand cost what ten do.
+//! Finds the routes that can match a request, so that ten thousand of them cost like ten.
 //!
-//! Each route is filed under the most selective exact value it demands, or, where it demands none, in the residue that
-//! every request looks through. A route that demands one of several values is filed under each.
+//! A route that asks for exact values can match only where one of these values occurs. Each such route is filed under
+//! the values of the one field that fewest other routes ask for; the rest is always tried. Whatever is found is
+//! checked in full afterwards, so the index can be wrong in one way only: by leaving a route out.
 
-use ahash::{HashMap, RandomState};
+mod key;
+mod merge;
 
-use super::rule::{ClientMatch, ClientRule, dns, email, uri};
-use super::{RequestView, Route, common_name};
-use crate::certificate::AttributeKind;
-use crate::pattern::Pattern;
+use ahash::{AHashMap, RandomState};
+
+use super::{RequestView, Route};
 use crate::trust::ClientIdentity;
+use key::{Key, Kind};
 
-/// Route numbers by the hash of what they demand; equal hashes only cost a comparison.
+pub(super) use merge::Candidates;
+
+/// Numbers of routes, in ascending order, by the hash of a key. Two keys with one hash cost a check in vain, no more.
 #[derive(Debug)]
 pub(super) struct Index {
-    filed: HashMap<u64, Vec<u32>>,
-    residue: Vec<u32>,
     hasher: RandomState,
-    /// The kinds of key in use: a request computes no others.
+    buckets: AHashMap<u64, Vec<u32>>,
+    /// Routes without a single exact value.
+    always: Vec<u32>,
+    /// The kinds of keys that are in use at all: what nobody asks for is not looked up.
     kinds: Vec<Kind>,
-}
-
-/// What a route can be filed under, the most selective first.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Kind {
-    Fingerprint,
-    KeyFingerprint,
-    CommonName,
-    Email,
-    Uri,
-    Dns,
-    Attribute(AttributeKind),
-    Host,
-    Path,
+    /// The longest root of a subtree: a path is not looked up piece by piece beyond it.
+    longest_root: usize,
 }
 
 impl Index {
     pub(super) fn build(routes: &[Route]) -> Self {
         let mut index = Self {
-            filed: HashMap::default(),
-            residue: Vec::new(),
             hasher: RandomState::new(),
+            buckets: AHashMap::new(),
+            always: Vec::new(),
             kinds: Vec::new(),
+            longest_root: 0,
         };
-        for (number, route) in routes.iter().enumerate() {
-            let number = number as u32;
-            match keys(route) {
-                Some((kind, values)) => {
-                    for value in values {
-                        let bucket =
-                            index.filed.entry(index.hasher.hash_one((&kind, value.as_slice()))).or_default();
-                        if bucket.last() != Some(&number) {
-                            bucket.push(number);
-                        }
-                    }
-                    if !index.kinds.contains(&kind) {
-                        index.kinds.push(kind);
-                    }
-                }
-                None => index.residue.push(number),
+        let fields: Vec<Vec<Vec<Key<'_>>>> = routes.iter().map(key::fields).collect();
+        // How many routes ask for a value. One that fewer of them share, on average, is a better place to look for them.
+        let mut asked: AHashMap<Key<'_>, u64> = AHashMap::new();
+        for key in fields.iter().flatten().flatten() {
+            *asked.entry(*key).or_default() += 1;
+        }
+        for (number, fields) in fields.iter().enumerate() {
+            let crowd = |field: &Vec<Key<'_>>| -> u64 {
+                let sum: u64 = field.iter().filter_map(|key| asked.get(key)).sum();
+                sum * 1024 / field.len() as u64
+            };
+            match fields.iter().min_by_key(|field| crowd(field)) {
+                Some(field) => field.iter().for_each(|key| index.file(key, number as u32)),
+                None => index.always.push(number as u32),
             }
         }
         index
     }
 
-    /// The lowest-numbered candidate for which `matches` holds.
-    pub(super) fn first(
+    fn file(&mut self, key: &Key<'_>, number: u32) {
+        if !self.kinds.contains(&key.kind) {
+            self.kinds.push(key.kind);
+        }
+        if key.kind.is_root() {
+            self.longest_root = self.longest_root.max(key.value.len());
+        }
+        let bucket = self.buckets.entry(self.hasher.hash_one(key)).or_default();
+        // A rule may name a value twice.
+        if bucket.last() != Some(&number) {
+            bucket.push(number);
+        }
+    }
+
+    /// The routes that can match, in ascending order.
+    pub(super) fn candidates(
         &self,
         identity: Option<&ClientIdentity>,
         request: &RequestView<'_>,
-        matches: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        let mut best = self.residue.iter().copied().find(|&number| matches(number as usize));
-        let mut look = |kind: &Kind, value: &[u8]| {
-            let Some(bucket) = self.filed.get(&self.hash(kind, value)) else { return };
-            let before = best.unwrap_or(u32::MAX);
-            let found = bucket.iter().copied().take_while(|&number| number < before);
-            if let Some(number) = found.into_iter().find(|&number| matches(number as usize)) {
-                best = Some(number);
-            }
-        };
+    ) -> Candidates<'_> {
+        let mut candidates = Candidates::new(&self.always);
+        if self.buckets.is_empty() {
+            return candidates;
+        }
         for kind in &self.kinds {
-            each_value(kind, identity, request, |value| look(kind, value));
+            key::found(*kind, self.longest_root, identity, request, |key| {
+                if let Some(bucket) = self.buckets.get(&self.hasher.hash_one(key)) {
+                    candidates.add(bucket);
+                }
+            });
         }
-        best.map(|number| number as usize)
+        candidates
     }
-
-    fn hash(&self, kind: &Kind, value: &[u8]) -> u64 {
-        self.hasher.hash_one((kind, value))
-    }
-}
-
-/// Calls `look` with every value of `kind` that this request has.
-fn each_value(
-    kind: &Kind,
-    identity: Option<&ClientIdentity>,
-    request: &RequestView<'_>,
-    mut look: impl FnMut(&[u8]),
-) {
-    match kind {
-        Kind::Host => return look(request.host.as_bytes()),
-        Kind::Path => return look(request.path.as_bytes()),
-        _ => {}
-    }
-    let Some(certificate) = identity.map(ClientIdentity::certificate) else { return };
-    let sans = certificate.subject_alternative_names();
-    match kind {
-        Kind::Fingerprint => look(&certificate.fingerprint().0),
-        Kind::KeyFingerprint => look(&certificate.key_fingerprint().0),
-        Kind::CommonName => common_name(certificate).into_iter().for_each(|value| look(value.as_bytes())),
-        Kind::Email => sans.iter().filter_map(email).for_each(|value| look(value.as_bytes())),
-        Kind::Uri => sans.iter().filter_map(uri).for_each(|value| look(value.as_bytes())),
-        Kind::Dns => sans.iter().filter_map(dns).for_each(|value| look(value.as_bytes())),
-        Kind::Attribute(kind) => {
-            certificate.subject().values(kind.clone()).for_each(|value| look(value.as_bytes()));
-        }
-        Kind::Host | Kind::Path => {}
-    }
-}
-
-/// The most selective thing that a route demands exactly.
-fn keys(route: &Route) -> Option<(Kind, Vec<Vec<u8>>)> {
-    let client = match &route.client {
-        ClientRule::Verified(client) => client_keys(client),
-        ClientRule::Anonymous | ClientRule::Anyone => None,
-    };
-    client
-        .or_else(|| Some((Kind::Path, exact(&route.request.path)?)))
-        .or_else(|| Some((Kind::Host, exact(&route.request.host)?)))
-}
-
-fn client_keys(client: &ClientMatch) -> Option<(Kind, Vec<Vec<u8>>)> {
-    let prints = |prints: &[crate::certificate::Fingerprint]| {
-        (!prints.is_empty()).then(|| prints.iter().map(|print| print.0.to_vec()).collect::<Vec<_>>())
-    };
-    let attribute = |kind: &AttributeKind| {
-        client.subject.iter().find(|(wanted, _)| wanted == kind).and_then(|(_, patterns)| exact(patterns))
-    };
-    let other = || {
-        client
-            .subject
-            .iter()
-            .find_map(|(kind, patterns)| Some((Kind::Attribute(kind.clone()), exact(patterns)?)))
-    };
-    prints(&client.fingerprint)
-        .map(|values| (Kind::Fingerprint, values))
-        .or_else(|| Some((Kind::KeyFingerprint, prints(&client.key_fingerprint)?)))
-        .or_else(|| Some((Kind::CommonName, attribute(&AttributeKind::CommonName)?)))
-        .or_else(|| Some((Kind::Email, exact(&client.san.email)?)))
-        .or_else(|| Some((Kind::Uri, exact(&client.san.uri)?)))
-        .or_else(|| Some((Kind::Dns, exact(&client.san.dns)?)))
-        .or_else(other)
-}
-
-/// All values, if every pattern is exact.
-fn exact(patterns: &[Pattern]) -> Option<Vec<Vec<u8>>> {
-    if patterns.is_empty() {
-        return None;
-    }
-    patterns.iter().map(|pattern| pattern.exact().map(|text| text.as_bytes().to_vec())).collect()
 }

@@ -70,6 +70,7 @@ pub(super) fn load(
         return Err(ConfigErrors { file: config.file, problems: loader.problems });
     };
     let metrics = &surroundings.metrics;
+    metrics.forget_certificates();
     for certificate in &loader.certificates {
         metrics.set_certificate_expiry(
             certificate.kind,
@@ -380,7 +381,7 @@ impl Loader<'_> {
             TargetConfig::Table { key, file, fallback } => {
                 let at = format!("{}.pools_by.table", route.at);
                 let bytes = self.read(&at, file)?;
-                match IdentityTable::parse(bytes.as_slice(), pools) {
+                match IdentityTable::parse_for(key, bytes.as_slice(), pools) {
                     Ok(table) => {
                         Target::Table { key: key.clone(), table: Arc::new(table), fallback: fallback.clone() }
                     }

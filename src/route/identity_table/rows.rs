@@ -1,0 +1,81 @@
+//! The rows of a CSV file (RFC 4180), one line each, so that whatever is wrong has a line number.
+
+use std::borrow::Cow;
+use std::io::{BufRead, BufReader, Read};
+
+use csv::{ReaderBuilder, StringRecord, Trim};
+
+use super::TableError;
+
+pub(super) struct Rows<R> {
+    input: BufReader<R>,
+    line: u64,
+    bytes: Vec<u8>,
+}
+
+pub(super) struct Row<'a> {
+    pub line: u64,
+    pub key: Cow<'a, str>,
+    pub pool: Cow<'a, str>,
+}
+
+impl<R: Read> Rows<R> {
+    pub(super) fn new(input: R) -> Self {
+        Self { input: BufReader::with_capacity(1 << 16, input), line: 0, bytes: Vec::new() }
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<Row<'_>>, TableError> {
+        loop {
+            self.bytes.clear();
+            self.line += 1;
+            let line = self.line;
+            let read = self.input.read_until(b'\n', &mut self.bytes);
+            if read.map_err(|error| malformed(line, &error.to_string()))? == 0 {
+                return Ok(None);
+            }
+            if line == 1 && self.bytes.starts_with("\u{feff}".as_bytes()) {
+                self.bytes.drain(..3);
+            }
+            let blank = self.bytes.iter().all(u8::is_ascii_whitespace);
+            if !blank && self.bytes.first() != Some(&b'#') {
+                break;
+            }
+        }
+        let text =
+            std::str::from_utf8(&self.bytes).map_err(|_| malformed(self.line, "the row is not UTF-8"))?;
+        row(text, self.line).map(Some)
+    }
+}
+
+fn row(text: &str, line: u64) -> Result<Row<'_>, TableError> {
+    let (key, pool): (Cow<'_, str>, Cow<'_, str>) = if text.contains('"') {
+        let (key, pool) = quoted(text, line)?;
+        (key.into(), pool.into())
+    } else {
+        let columns = text.split(',').count();
+        match text.split_once(',') {
+            Some((key, pool)) if columns == 2 => (key.trim().into(), pool.trim().into()),
+            _ => return Err(TableError::Columns { line, columns }),
+        }
+    };
+    if key.is_empty() { Err(TableError::EmptyKey { line }) } else { Ok(Row { line, key, pool }) }
+}
+
+/// The rare row with quotes, read by the rules for them.
+fn quoted(text: &str, line: u64) -> Result<(String, String), TableError> {
+    // Each quoted value has two, and each quote inside of one is written twice.
+    if !text.matches('"').count().is_multiple_of(2) {
+        return Err(malformed(line, "a quoted value does not end on its line"));
+    }
+    let mut reader = ReaderBuilder::new().has_headers(false).trim(Trim::All).from_reader(text.as_bytes());
+    let mut record = StringRecord::new();
+    reader.read_record(&mut record).map_err(|error| malformed(line, &error.to_string()))?;
+    match (record.get(0), record.get(1), record.len()) {
+        (Some(key), Some(pool), 2) => Ok((key.to_owned(), pool.to_owned())),
+        _ => Err(TableError::Columns { line, columns: record.len() }),
+    }
+}
+
+fn malformed(line: u64, detail: &str) -> TableError {
+    TableError::Malformed { line, detail: detail.to_owned() }
+}
