@@ -35,6 +35,11 @@ pub enum StartError {
     Random(#[from] openssl::error::ErrorStack),
     #[error("the admin address cannot be used: {0}")]
     Admin(std::io::Error),
+    #[error(
+        "systemd passed two sockets named `{0}` (hint: one `ListenStream=` with a `FileDescriptorName=` of its own in \
+         each .socket unit)"
+    )]
+    SameName(String),
     #[error("the log could not be started: {0}")]
     Log(std::io::Error),
     #[error("a thread could not be started: {0}")]
@@ -71,7 +76,7 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
 
 /// Binds every listener before anything starts, so that a port in use is one clear error.
 fn sockets(runtime: &Runtime, upgrade: bool) -> Result<Vec<Option<BoundSocket>>, StartError> {
-    let mut passed = supervisor::sockets_from_systemd();
+    let mut passed = supervisor::sockets_from_systemd().map_err(StartError::SameName)?;
     let bind = |listener: &Arc<crate::runtime::ListenerRuntime>| {
         if upgrade {
             return Ok(None);

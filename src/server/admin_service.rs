@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::Response;
+use http::{Response, StatusCode};
 use pingora_core::apps::ServerApp;
 use pingora_core::apps::http_app::{HttpServer, ServeHttp};
 use pingora_core::protocols::Stream;
@@ -64,6 +64,7 @@ pub struct AdminService {
 }
 
 /// What the endpoints look at.
+#[derive(Clone)]
 struct Admin {
     cell: Arc<Cell>,
     reloader: Arc<Reloader>,
@@ -154,18 +155,26 @@ impl Service for AdminService {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        let header = session.req_header();
-        let text = |name: &str| header.headers.get(name).and_then(|value| value.to_str().ok());
-        let request = AdminRequest {
-            method: &header.method,
-            path: header.uri.path(),
-            host: text("host"),
-            has_origin: text("origin").is_some(),
-            is_cross_site: text("sec-fetch-site").is_some_and(|site| site != "none"),
-            transport: self.transport,
+        let header = session.req_header().clone();
+        let admin = self.clone();
+        // A reload reads files: `/healthz` and `/metrics` answer meanwhile.
+        let answered = tokio::task::spawn_blocking(move || {
+            let headers = &header.headers;
+            let request = AdminRequest {
+                method: &header.method,
+                path: header.uri.path(),
+                host: headers.get("host").and_then(|value| value.to_str().ok()),
+                has_origin: headers.contains_key("origin"),
+                is_cross_site: headers.get_all("sec-fetch-site").iter().any(|site| site != "none"),
+                transport: admin.transport,
+            };
+            admin::respond(&request, &admin)
+        });
+        let Ok(answer) = answered.await else {
+            let mut failed = Response::default();
+            *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            return failed;
         };
-        // A reload reads files: this thread serves nobody but operators.
-        let answer = admin::respond(&request, self);
         let response = Response::builder()
             .status(answer.status)
             .header("Content-Type", answer.content_type)

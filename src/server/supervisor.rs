@@ -131,17 +131,21 @@ pub fn reload_on_hangup(reloader: Arc<Reloader>) -> std::io::Result<()> {
 }
 
 /// The sockets systemd passed, by name (`sd_listen_fds_with_names(3)`).
-pub fn sockets_from_systemd() -> HashMap<String, TcpListener> {
+///
+/// Two of one name are an error: only one of them could be served, and clients of the other would wait for ever.
+pub fn sockets_from_systemd() -> Result<HashMap<String, TcpListener>, String> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut sockets = HashMap::new();
-    let Ok(fds) = sd_notify::listen_fds() else { return sockets };
+    let Ok(fds) = sd_notify::listen_fds() else { return Ok(sockets) };
     for (fd, name) in fds.zip(names.split(':')) {
         // SAFETY: systemd passed the descriptor to this process, and it is taken only here, once.
         #[allow(unsafe_code)]
         let listener = unsafe { TcpListener::from_raw_fd(fd) };
-        sockets.insert(name.to_owned(), listener);
+        if sockets.insert(name.to_owned(), listener).is_some() {
+            return Err(name.to_owned());
+        }
     }
-    sockets
+    Ok(sockets)
 }
 
 /// The pools in force, whichever configuration that is.
