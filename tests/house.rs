@@ -142,3 +142,19 @@ fn the_systemd_unit_is_valid_and_locked_down() {
     let score = line.split_whitespace().find_map(|word| word.parse::<f64>().ok());
     assert!(score.is_some_and(|score| score <= 1.5), "{line}");
 }
+
+/// Our stand-in for `pingora-openssl` is kept only as long as the real one does not build on AWS-LC.
+#[test]
+fn the_stand_in_for_pingora_openssl_is_looked_at_when_pingora_moves_on() {
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let version = |name: &str| {
+        let (_, entry) = lock.split_once(&format!("name = \"{name}\"\nversion = \"")).unwrap();
+        entry.split('"').next().unwrap().to_owned()
+    };
+    assert_eq!(
+        version("pingora-core"),
+        version("pingora-openssl"),
+        "does the new pingora-openssl build with `openssl/aws-lc` and without `openssl/vendored`? Then drop \
+         patches/pingora-openssl and [patch.crates-io]; else give ours the new version and whatever is new in its face"
+    );
+}

@@ -7,8 +7,7 @@ use openssl::error::ErrorStack;
 use openssl::hash::{Hasher, MessageDigest};
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{
-    AlpnError, NameType, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslSessionCacheMode,
-    SslVersion,
+    AlpnError, NameType, SslContext, SslContextBuilder, SslMethod, SslMode, SslSessionCacheMode, SslVersion,
 };
 use openssl::x509::X509;
 
@@ -135,12 +134,7 @@ fn builder(
 fn protocol(builder: &mut SslContextBuilder, tls: &TlsConfig) -> Result<(), ErrorStack> {
     builder.set_min_proto_version(Some(version(tls.minimum_version)))?;
     builder.set_max_proto_version(Some(version(tls.maximum_version)))?;
-    builder.set_options(
-        SslOptions::NO_RENEGOTIATION
-            | SslOptions::NO_COMPRESSION
-            | SslOptions::CIPHER_SERVER_PREFERENCE
-            | SslOptions::SINGLE_ECDH_USE,
-    );
+    tls::harden(builder);
     builder.set_mode(
         SslMode::RELEASE_BUFFERS | SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER,
     );
@@ -201,11 +195,11 @@ fn sessions(
     }
     builder.set_session_id_context(&hasher.finish()?)?;
     if listener.tls.session_tickets {
-        builder.set_num_tickets(1)?;
-        keys.install(builder)
+        let lifetime = u32::try_from(listener.tls.ticket_lifetime.as_secs()).unwrap_or(u32::MAX);
+        tls::seal_sessions(builder, keys, lifetime)
     } else {
-        builder.set_options(SslOptions::NO_TICKET);
-        builder.set_num_tickets(0)
+        tls::no_sessions(builder);
+        Ok(())
     }
 }
 

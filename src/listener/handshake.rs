@@ -86,7 +86,7 @@ async fn shake_hands(
             return Err(Refused {
                 failure: tls::classify(&error, stream.ssl()),
                 message: tls::describe(&error, stream.ssl()),
-                subject: rejection.and_then(|rejection| rejection.subject.clone()),
+                subject: rejection.and_then(|rejection| rejection.subject),
             });
         }
         Ok(Ok(())) => {}
@@ -119,11 +119,11 @@ fn prepare(
 /// Whoever the library let through is looked at once more: it fails closed should a callback ever not have run.
 fn identity(listener: &ListenerRuntime, ssl: &SslRef) -> Result<Option<Arc<ClientIdentity>>, Refused> {
     match tls::verdict(ssl) {
-        Some(Verdict::Ok(identity)) => Ok(Some(identity.clone())),
+        Some(Verdict::Ok(identity)) => Ok(Some(identity)),
         Some(Verdict::Err(rejection)) => Err(Refused {
             failure: HandshakeFailure::from(rejection.reason),
-            message: rejection.detail.clone(),
-            subject: rejection.subject.clone(),
+            message: rejection.detail,
+            subject: rejection.subject,
         }),
         None if listener.demands_certificate() => Err(refused(HandshakeFailure::NoCertificate)),
         None => Ok(None),
@@ -136,7 +136,7 @@ fn refused(failure: HandshakeFailure) -> Refused {
 
 fn describe_session(ssl: &SslRef, record: &mut ConnectionRecord) {
     record.sni = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
-    if ssl.is_init_finished() {
+    if tls::is_established(ssl) {
         record.tls_version = ssl.version_str();
         record.cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
         record.resumed = ssl.session_reused();

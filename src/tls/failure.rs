@@ -1,24 +1,14 @@
 //! Tells the ways apart in which a handshake fails.
 //!
-//! The numbers are OpenSSL's reason codes (`openssl/sslerr.h`); a fatal alert that the client sent has the code
-//! 1000 plus the alert's number.
+//! Each library has its own reason codes; a fatal alert that the client sent has the code 1000 plus the alert's number
+//! in all of them.
 
 use openssl::ssl::{Error, ErrorCode, SslRef};
 
-use super::rejection;
+use super::{library, rejection};
 use crate::telemetry::HandshakeFailure;
 
-const NO_SHARED_GROUP: [i32; 2] = [101, 341];
-const CERTIFICATE_VERIFY_FAILED: i32 = 134;
-const HTTP_REQUEST: [i32; 2] = [155, 156];
-const NO_SHARED_CIPHER: i32 = 193;
-const NO_CERTIFICATE: i32 = 199;
-const VERSION: [i32; 3] = [252, 258, 266];
-const EXCESSIVE_MESSAGE: i32 = 152;
-const UNEXPECTED_EOF: i32 = 294;
 const ALERTS: std::ops::RangeInclusive<i32> = 1000..=1255;
-/// `ERR_LIB_SSL` of `openssl/err.h`.
-const LIBRARY_SSL: i32 = 20;
 
 /// Names the failure; `ssl` tells what was thought of the certificate, if one came.
 pub fn classify(error: &Error, ssl: &SslRef) -> HandshakeFailure {
@@ -32,25 +22,16 @@ pub fn classify(error: &Error, ssl: &SslRef) -> HandshakeFailure {
             _ => HandshakeFailure::Internal,
         };
     };
-    match reason {
-        NO_CERTIFICATE => HandshakeFailure::NoCertificate,
-        // A verdict would have been found above: the check itself did not run.
-        CERTIFICATE_VERIFY_FAILED => HandshakeFailure::Internal,
-        NO_SHARED_CIPHER => HandshakeFailure::NoSharedCipher,
-        EXCESSIVE_MESSAGE => HandshakeFailure::ChainTooLong,
-        UNEXPECTED_EOF => HandshakeFailure::Disconnected,
-        code if VERSION.contains(&code) => HandshakeFailure::NoSharedVersion,
-        code if NO_SHARED_GROUP.contains(&code) => HandshakeFailure::NoSharedGroup,
-        code if HTTP_REQUEST.contains(&code) => HandshakeFailure::PlainHttp,
-        code if ALERTS.contains(&code) => HandshakeFailure::ClientAlert,
-        _ => HandshakeFailure::Protocol,
+    if ALERTS.contains(&reason) {
+        return HandshakeFailure::ClientAlert;
     }
+    library::failure(reason, ssl).unwrap_or(HandshakeFailure::Protocol)
 }
 
 /// What happened, in a sentence for the log.
 pub fn describe(error: &Error, ssl: &SslRef) -> String {
     if let Some(rejection) = rejection(ssl) {
-        return rejection.detail.clone();
+        return rejection.detail;
     }
     let alert = reason_code(error).filter(|code| ALERTS.contains(code)).map(|code| code - 1000);
     if let Some(alert) = alert {
@@ -67,7 +48,10 @@ pub fn describe(error: &Error, ssl: &SslRef) -> String {
 
 fn reason_code(error: &Error) -> Option<i32> {
     let errors = error.ssl_error()?.errors();
-    errors.iter().find(|error| error.library_code() == LIBRARY_SSL).map(openssl::error::Error::reason_code)
+    errors
+        .iter()
+        .find(|error| error.library_code() == library::LIBRARY_SSL)
+        .map(openssl::error::Error::reason_code)
 }
 
 /// RFC 8446, section 6.

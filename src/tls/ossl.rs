@@ -1,18 +1,26 @@
 //! OpenSSL (3.0 and later): the callbacks that the `openssl` crate does not offer.
+//!
+//! Sources: `SSL_CTX_set_cert_verify_callback(3)`, `SSL_CTX_set_session_ticket_cb(3)`, `SSL_get_error(3)`.
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_uchar, c_void};
+mod appdata;
+
+use std::ffi::{c_int, c_long, c_uchar, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use foreign_types::ForeignTypeRef;
-use openssl::ssl::{SslContextBuilder, SslRef};
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslVerifyMode};
 use openssl::stack::StackRef;
 use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
 use openssl_sys as ffi;
 
-use super::ticket::{self, TicketData};
-use super::{ClientCheck, check_index, now};
+use self::appdata::TicketData;
+use super::ticket::TicketKeys;
+use super::{ClientCheck, now};
+use crate::telemetry::HandshakeFailure;
 use crate::trust::{Rejection, RejectionReason};
 
 type ChainCallback = unsafe extern "C" fn(*mut ffi::X509_STORE_CTX, *mut c_void) -> c_int;
@@ -34,6 +42,7 @@ unsafe extern "C" {
         read: TicketRead,
         arg: *mut c_void,
     ) -> c_int;
+    fn SSL_CTX_set_timeout(ctx: *mut ffi::SSL_CTX, seconds: c_long) -> c_long;
     fn SSL_SESSION_set1_ticket_appdata(
         session: *mut ffi::SSL_SESSION,
         data: *const c_void,
@@ -60,45 +69,81 @@ const RETURN_IGNORE_RENEW: c_int = 2;
 const RETURN_USE: c_int = 3;
 const RETURN_USE_RENEW: c_int = 4;
 
-pub(super) fn set_chain_callback(builder: &mut SslContextBuilder) {
-    // SAFETY: the context is alive; the callback is a static function and takes no argument of ours.
-    unsafe { SSL_CTX_set_cert_verify_callback(builder.as_ptr(), judge_chain, std::ptr::null_mut()) }
-}
+/// Its sessions keep the leaf alone; these are the intermediates, in DER.
+pub(super) type Kept = Vec<Vec<u8>>;
 
-pub(super) fn set_ticket_callbacks(builder: &mut SslContextBuilder) {
-    // SAFETY: as above; both callbacks are static functions.
+/// Makes the library ask for our verdict on a chain, also when a session is resumed.
+pub(super) fn judge_chains(builder: &mut SslContextBuilder, mode: SslVerifyMode) {
+    builder.set_verify(mode);
+    // SAFETY: the context is alive; the callbacks are static functions and take no argument of ours.
     let set = unsafe {
+        SSL_CTX_set_cert_verify_callback(builder.as_ptr(), judge_chain, std::ptr::null_mut());
         SSL_CTX_set_session_ticket_cb(builder.as_ptr(), ticket_made, ticket_read, std::ptr::null_mut())
     };
     debug_assert_eq!(set, 1);
 }
 
-pub(super) fn set_ticket_keys(builder: &mut SslContextBuilder, keys: &[u8; 80]) -> bool {
-    // SAFETY: the library copies `len` bytes out of the pointer during the call and writes nothing to it.
+pub(super) fn set_tickets(builder: &mut SslContextBuilder, count: usize) {
+    // SAFETY: the context is alive; the number is all it takes.
+    let set = unsafe { ffi::SSL_CTX_set_num_tickets(builder.as_ptr(), count) };
+    debug_assert_eq!(set, 1);
+}
+
+pub(super) fn set_session_lifetime(builder: &mut SslContextBuilder, seconds: u32) {
+    // SAFETY: the context is alive; the number is all it takes.
+    unsafe { SSL_CTX_set_timeout(builder.as_ptr(), seconds.into()) };
+}
+
+pub(super) fn seal_tickets(builder: &mut SslContextBuilder, keys: &TicketKeys) -> Result<(), ErrorStack> {
+    // SAFETY: the library copies the bytes out of the pointer during the call and writes nothing to it.
     let set = unsafe {
         ffi::SSL_CTX_ctrl(
             builder.as_ptr(),
             SSL_CTRL_SET_TLSEXT_TICKET_KEYS,
-            80,
-            keys.as_ptr().cast::<c_void>().cast_mut(),
+            TicketKeys::SIZE as c_long,
+            keys.0.as_ptr().cast::<c_void>().cast_mut(),
         )
     };
-    set == 1
+    if set == 1 { Ok(()) } else { Err(ErrorStack::get()) }
 }
+
+/// Names an error of the library by its reason code (`openssl/sslerr.h`).
+pub(super) fn failure(reason: c_int, _: &SslRef) -> Option<HandshakeFailure> {
+    Some(match reason {
+        199 => HandshakeFailure::NoCertificate, // PEER_DID_NOT_RETURN_A_CERTIFICATE
+        193 => HandshakeFailure::NoSharedCipher, // NO_SHARED_CIPHER
+        101 | 341 => HandshakeFailure::NoSharedGroup, // NO_SUITABLE_KEY_SHARE, NO_SUITABLE_GROUPS
+        152 => HandshakeFailure::ChainTooLong,  // EXCESSIVE_MESSAGE_SIZE
+        155 | 156 => HandshakeFailure::PlainHttp, // HTTPS_PROXY_REQUEST, HTTP_REQUEST
+        252 | 258 | 266 => HandshakeFailure::NoSharedVersion, // UNKNOWN_PROTOCOL, UNSUPPORTED_PROTOCOL, …
+        294 => HandshakeFailure::Disconnected,  // UNEXPECTED_EOF_WHILE_READING
+        // A verdict is looked for first: the check itself did not run.
+        134 => HandshakeFailure::Internal, // CERTIFICATE_VERIFY_FAILED
+        _ => return None,
+    })
+}
+
+/// What must be off, beyond what is off in every library: compression (CRIME) is a matter of how OpenSSL was built.
+pub(super) const OFF: SslOptions = SslOptions::NO_COMPRESSION;
+
+pub(super) fn is_established(ssl: &SslRef) -> bool {
+    ssl.is_init_finished()
+}
+
+/// `ERR_LIB_SSL` of `openssl/err.h`.
+pub(super) const LIBRARY_SSL: c_int = 20;
 
 /// Replaces the library's own verification: returns 1 to go on, or 0 with the error that picks the alert.
 unsafe extern "C" fn judge_chain(ctx: *mut ffi::X509_STORE_CTX, _: *mut c_void) -> c_int {
     // SAFETY: the library hands us a live store context for the duration of the call.
     let context = unsafe { X509StoreContextRef::from_ptr_mut(ctx) };
     let judged = catch_unwind(AssertUnwindSafe(|| {
-        let check = connection(context)?.ex_data(check_index().ok()?)?;
+        let check = super::check(connection(context)?)?;
         // SAFETY: both pointers belong to the context and live as long as it does.
         let chain = unsafe { presented(ctx) };
-        let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
-        let verdict = check.judge(&chain);
+        let verdict = check.trust.verify_x509(&chain, now()).map(Arc::new);
         let result = alert_for(verdict.as_ref().err());
-        let _ = check.intermediates.set(chain.iter().skip(1).map(|der| der.to_vec()).collect());
-        let _ = check.full.set(verdict);
+        check.shown(verdict, chain.iter().skip(1).filter_map(|x509| x509.to_der().ok()).collect());
         Some(result)
     }));
     // A panic or a connection without a check is refused like an unknown certificate.
@@ -113,8 +158,8 @@ fn connection(context: &X509StoreContextRef) -> Option<&SslRef> {
 
 /// The chain as presented, leaf first.
 ///
-/// SAFETY: `ctx` must be alive.
-unsafe fn presented(ctx: *mut ffi::X509_STORE_CTX) -> Vec<Vec<u8>> {
+/// SAFETY: `ctx` must be alive, and outlive the result.
+unsafe fn presented<'a>(ctx: *mut ffi::X509_STORE_CTX) -> Vec<&'a X509Ref> {
     let mut chain = Vec::with_capacity(4);
     // SAFETY: the leaf is owned by the context; it may be null.
     let leaf = unsafe { X509_STORE_CTX_get0_cert(ctx) };
@@ -122,21 +167,15 @@ unsafe fn presented(ctx: *mut ffi::X509_STORE_CTX) -> Vec<Vec<u8>> {
         return chain;
     }
     // SAFETY: not null, alive as long as the context.
-    let leaf = unsafe { X509Ref::from_ptr(leaf) };
-    chain.extend(leaf.to_der().ok());
+    let leaf: &'a X509Ref = unsafe { X509Ref::from_ptr(leaf) };
+    chain.push(leaf);
     // SAFETY: the stack is owned by the context; it may be null.
     let rest = unsafe { X509_STORE_CTX_get0_untrusted(ctx) };
-    if rest.is_null() {
-        return chain;
-    }
-    // SAFETY: not null, alive as long as the context.
-    let rest: &StackRef<X509> = unsafe { StackRef::from_ptr(rest) };
-    for certificate in rest {
-        let Ok(der) = certificate.to_der() else { continue };
-        // The stack repeats the leaf.
-        if der != chain[0] {
-            chain.push(der);
-        }
+    if !rest.is_null() {
+        // SAFETY: not null, alive as long as the context.
+        let rest: &'a StackRef<X509> = unsafe { StackRef::from_ptr(rest) };
+        // The stack repeats the leaf, as the same object.
+        chain.extend(rest.iter().filter(|x509| !std::ptr::eq(x509.as_ptr(), leaf.as_ptr())));
     }
     chain
 }
@@ -166,12 +205,10 @@ unsafe extern "C" fn ticket_made(ssl: *mut ffi::SSL, _: *mut c_void) -> c_int {
     let made = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the library hands us a live connection.
         let ssl_ref = unsafe { SslRef::from_ptr(ssl) };
-        let check = ssl_ref.ex_data(check_index().ok()?)?;
-        let data = TicketData {
-            full_handshake_at: *check.full_handshake_at.get_or_init(now),
-            intermediates: check.intermediates.get().cloned().unwrap_or_default(),
-        };
-        let bytes = ticket::encode(&data);
+        let check = super::check(ssl_ref)?;
+        let full_handshake_at = check.session_began();
+        let data = TicketData { full_handshake_at, intermediates: check.progress().kept.clone() };
+        let bytes = appdata::encode(&data);
         // SAFETY: the session belongs to the connection; the library copies the bytes.
         unsafe {
             let session = ffi::SSL_get_session(ssl);
@@ -192,16 +229,18 @@ unsafe extern "C" fn ticket_read(
     status: c_int,
     _: *mut c_void,
 ) -> c_int {
+    // SAFETY: the library hands us a live connection.
+    let check = super::check(unsafe { SslRef::from_ptr(ssl) });
+    if let Some(check) = check {
+        check.offered();
+    }
     if status != STATUS_SUCCESS && status != STATUS_SUCCESS_RENEW {
         // No ticket, or sealed under a key that we do not have: an ordinary full handshake.
         return if status < 2 { RETURN_ABORT } else { RETURN_IGNORE_RENEW };
     }
     let honoured = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: the library hands us a live connection.
-        let ssl = unsafe { SslRef::from_ptr(ssl) };
-        let check = ssl.ex_data(check_index().ok()?)?;
         // SAFETY: the session is alive for the duration of the call.
-        unsafe { resumable(check, session) }
+        unsafe { resumable(check?, session) }
     }));
     match honoured.ok().flatten() {
         Some(()) if status == STATUS_SUCCESS => RETURN_USE,
@@ -222,24 +261,15 @@ unsafe fn resumable(check: &ClientCheck, session: *mut ffi::SSL_SESSION) -> Opti
         return None;
     }
     // SAFETY: the library vouches for `len` bytes at `data`.
-    let ticket = ticket::decode(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })?;
-    let age = now().checked_sub(ticket.full_handshake_at)?;
-    if !(0..=check.ticket_lifetime).contains(&age) {
-        return None;
-    }
-    if !leaf.is_null() {
+    let ticket = appdata::decode(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })?;
+    let verdict = if leaf.is_null() {
+        None
+    } else {
         // SAFETY: not null, owned by the session.
         let leaf = unsafe { X509Ref::from_ptr(leaf) }.to_der().ok()?;
         let mut chain: Vec<&[u8]> = vec![&leaf];
         chain.extend(ticket.intermediates.iter().map(Vec::as_slice));
-        let verdict = check.judge(&chain);
-        let believed = verdict.is_ok();
-        let _ = check.resumed.set(verdict);
-        if !believed {
-            return None;
-        }
-    }
-    let _ = check.full_handshake_at.set(ticket.full_handshake_at);
-    let _ = check.intermediates.set(ticket.intermediates);
-    Some(())
+        Some(check.trust.verify(&chain, now()).map(Arc::new))
+    };
+    check.resume(ticket.full_handshake_at, verdict, ticket.intermediates).then_some(())
 }

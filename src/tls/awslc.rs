@@ -1,0 +1,248 @@
+//! AWS-LC: the callbacks that the `openssl` crate does not offer.
+//!
+//! Certificates come as buffers of DER, so nothing is encoded anew. There is no callback between a ticket that was
+//! decrypted and the session made of it; therefore we seal tickets ourselves, see what is in them, and judge the chain
+//! before the library is given the session.
+//!
+//! Sources: `openssl/ssl.h` of AWS-LC on `SSL_CTX_set_custom_verify` and `SSL_TICKET_AEAD_METHOD`.
+
+#![allow(unsafe_code)]
+
+mod sealed;
+
+use std::ffi::c_int;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+
+use foreign_types::ForeignTypeRef;
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::ssl::{SslContext, SslContextBuilder, SslOptions, SslRef, SslVerifyMode};
+use openssl_sys as ffi;
+
+use self::sealed::{Position, Sealer};
+use super::now;
+use super::ticket::TicketKeys;
+use crate::telemetry::HandshakeFailure;
+use crate::trust::RejectionReason;
+
+/// Its sessions keep the whole chain.
+#[derive(Default)]
+pub(super) struct Kept;
+
+/// Makes the library ask for our verdict on a chain.
+pub(super) fn judge_chains(builder: &mut SslContextBuilder, mode: SslVerifyMode) {
+    // SAFETY: the context is alive; the callback is a static function.
+    unsafe { ffi::SSL_CTX_set_custom_verify(builder.as_ptr(), mode.bits(), Some(judge_chain)) }
+}
+
+pub(super) fn set_tickets(builder: &mut SslContextBuilder, count: usize) {
+    // SAFETY: the context is alive; the number is all it takes.
+    let set = unsafe { ffi::SSL_CTX_set_num_tickets(builder.as_ptr(), count) };
+    debug_assert_eq!(set, 1);
+}
+
+pub(super) fn set_session_lifetime(builder: &mut SslContextBuilder, seconds: u32) {
+    // SAFETY: the context is alive; the number is all they take. TLS 1.2 has the first, TLS 1.3 the second.
+    unsafe {
+        ffi::SSL_CTX_set_timeout(builder.as_ptr(), seconds);
+        ffi::SSL_CTX_set_session_psk_dhe_timeout(builder.as_ptr(), seconds);
+    }
+}
+
+pub(super) fn seal_tickets(builder: &mut SslContextBuilder, keys: &TicketKeys) -> Result<(), ErrorStack> {
+    builder.set_ex_data(sealer_index()?, Sealer::new(&keys.0));
+    // SAFETY: the context is alive; the table of functions is static.
+    unsafe { ffi::SSL_CTX_set_ticket_aead_method(builder.as_ptr(), &raw const TICKETS) };
+    Ok(())
+}
+
+/// Names an error of the library by its reason code.
+pub(super) fn failure(reason: c_int, ssl: &SslRef) -> Option<HandshakeFailure> {
+    Some(match reason {
+        // Too large before anything was agreed on: no TLS at all.
+        ffi::SSL_R_EXCESSIVE_MESSAGE_SIZE if !has_cipher(ssl) => return None,
+        // Looked at before our verdict is asked for: a CA's certificate, say, that may sign certificates only.
+        ffi::SSL_R_KEY_USAGE_BIT_INCORRECT => HandshakeFailure::WrongUsage,
+        ffi::SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE => HandshakeFailure::NoCertificate,
+        ffi::SSL_R_NO_SHARED_CIPHER => HandshakeFailure::NoSharedCipher,
+        ffi::SSL_R_NO_SHARED_GROUP => HandshakeFailure::NoSharedGroup,
+        ffi::SSL_R_EXCESSIVE_MESSAGE_SIZE => HandshakeFailure::ChainTooLong,
+        ffi::SSL_R_HTTP_REQUEST | ffi::SSL_R_HTTPS_PROXY_REQUEST => HandshakeFailure::PlainHttp,
+        ffi::SSL_R_UNSUPPORTED_PROTOCOL | ffi::SSL_R_UNKNOWN_PROTOCOL => HandshakeFailure::NoSharedVersion,
+        // A verdict is looked for first: the check itself did not run.
+        ffi::SSL_R_CERTIFICATE_VERIFY_FAILED => HandshakeFailure::Internal,
+        _ => return None,
+    })
+}
+
+fn has_cipher(ssl: &SslRef) -> bool {
+    // SAFETY: the connection is alive.
+    unsafe { !ffi::SSL_get_pending_cipher(ssl.as_ptr()).is_null() }
+}
+
+/// What must be off, beyond what is off in every library. It has no compression at all.
+pub(super) const OFF: SslOptions = SslOptions::empty();
+
+pub(super) fn is_established(ssl: &SslRef) -> bool {
+    // SAFETY: the connection is alive.
+    unsafe { ffi::SSL_in_init(ssl.as_ptr()) == 0 }
+}
+
+/// `ERR_LIB_SSL` of `openssl/err.h`.
+pub(super) const LIBRARY_SSL: c_int = ffi::ERR_LIB_SSL;
+
+/// Replaces the library's own verification.
+unsafe extern "C" fn judge_chain(ssl: *mut ffi::SSL, alert: *mut u8) -> ffi::ssl_verify_result_t {
+    let judged = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the library hands us a live connection.
+        let ssl = unsafe { SslRef::from_ptr(ssl) };
+        let check = super::check(ssl)?;
+        let verdict = check.trust.verify(&presented(ssl), now()).map(Arc::new);
+        let reason = verdict.as_ref().err().map(|rejection| rejection.reason);
+        check.shown(verdict, Kept);
+        Some(reason)
+    }));
+    // A panic or a connection without a check is refused like an unknown certificate.
+    match judged.ok().flatten() {
+        Some(None) => ffi::ssl_verify_result_t_ssl_verify_ok,
+        refused => {
+            // SAFETY: the library hands us a place for one byte.
+            unsafe { *alert = alert_for(refused.flatten()) };
+            ffi::ssl_verify_result_t_ssl_verify_invalid
+        }
+    }
+}
+
+/// The chain of the handshake or of the session, leaf first; empty where the client presented none.
+fn presented(ssl: &SslRef) -> Vec<&[u8]> {
+    // SAFETY: the stack and the buffers in it belong to the connection's session. They live as long as the borrow,
+    // because only the library's own handshake code, which needs the connection exclusively, could replace it.
+    unsafe {
+        let stack = ffi::SSL_get0_peer_certificates(ssl.as_ptr());
+        if stack.is_null() {
+            return Vec::new();
+        }
+        let stack = stack.cast();
+        let buffers = (0..ffi::OPENSSL_sk_num(stack)).map(|index| ffi::OPENSSL_sk_value(stack, index).cast());
+        let bytes = |buffer| {
+            std::slice::from_raw_parts(ffi::CRYPTO_BUFFER_data(buffer), ffi::CRYPTO_BUFFER_len(buffer))
+        };
+        buffers.map(|buffer: *mut ffi::CRYPTO_BUFFER| bytes(buffer.cast_const())).collect()
+    }
+}
+
+/// What the client is told (RFC 8446, section 6.2); the same alerts that OpenSSL sends.
+fn alert_for(reason: Option<RejectionReason>) -> u8 {
+    let alert = match reason {
+        Some(
+            RejectionReason::UnknownIssuer
+            | RejectionReason::RevocationUnknown
+            | RejectionReason::ChainTooLong
+            | RejectionReason::ChainTooLarge,
+        ) => ffi::SSL_AD_UNKNOWN_CA,
+        Some(RejectionReason::BadSignature) => ffi::SSL_AD_DECRYPT_ERROR,
+        Some(RejectionReason::Expired) => ffi::SSL_AD_CERTIFICATE_EXPIRED,
+        Some(RejectionReason::NotYetValid | RejectionReason::Malformed) => ffi::SSL_AD_BAD_CERTIFICATE,
+        Some(RejectionReason::Revoked) => ffi::SSL_AD_CERTIFICATE_REVOKED,
+        Some(RejectionReason::WrongUsage | RejectionReason::LeafIsCa) => ffi::SSL_AD_UNSUPPORTED_CERTIFICATE,
+        _ => ffi::SSL_AD_HANDSHAKE_FAILURE,
+    };
+    alert as u8
+}
+
+static TICKETS: ffi::ssl_ticket_aead_method_st = ffi::ssl_ticket_aead_method_st {
+    max_overhead: Some(ticket_overhead),
+    seal: Some(seal_ticket),
+    open: Some(open_ticket),
+};
+
+unsafe extern "C" fn ticket_overhead(_: *mut ffi::SSL) -> usize {
+    sealed::OVERHEAD
+}
+
+/// Called when a ticket is about to be handed out, with the session in the library's encoding.
+unsafe extern "C" fn seal_ticket(
+    ssl: *mut ffi::SSL,
+    out: *mut u8,
+    out_len: *mut usize,
+    max_out_len: usize,
+    session: *const u8,
+    session_len: usize,
+) -> c_int {
+    let sealed = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the library hands us a live connection, and vouches for the bytes of the session.
+        let (ssl, session) =
+            unsafe { (SslRef::from_ptr(ssl), std::slice::from_raw_parts(session, session_len)) };
+        let began = super::check(ssl).map_or_else(now, super::ClientCheck::session_began);
+        let chain = Position::of_all(&presented(ssl), session);
+        sealer(ssl)?.seal(began, chain.as_deref(), session)
+    }));
+    let Some(sealed) = sealed.ok().flatten().filter(|sealed| sealed.len() <= max_out_len) else { return 0 };
+    // SAFETY: `out` has room for `max_out_len` bytes. It may be the same place as `session`, which is no longer used.
+    unsafe {
+        std::ptr::copy_nonoverlapping(sealed.as_ptr(), out, sealed.len());
+        *out_len = sealed.len();
+    }
+    1
+}
+
+/// Called when a ticket is offered: it is honoured only if a full handshake would succeed now.
+unsafe extern "C" fn open_ticket(
+    ssl: *mut ffi::SSL,
+    out: *mut u8,
+    out_len: *mut usize,
+    max_out_len: usize,
+    ticket: *const u8,
+    ticket_len: usize,
+) -> ffi::ssl_ticket_aead_result_t {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the library hands us a live connection, and vouches for the bytes of the ticket.
+        let (ssl, ticket) =
+            unsafe { (SslRef::from_ptr(ssl), std::slice::from_raw_parts(ticket, ticket_len)) };
+        honoured(ssl, ticket)
+    }));
+    let Some(session) = opened.ok().flatten().filter(|session| session.len() <= max_out_len) else {
+        // An ordinary full handshake.
+        return ffi::ssl_ticket_aead_result_t_ssl_ticket_aead_ignore_ticket;
+    };
+    // SAFETY: `out` has room for `max_out_len` bytes. It may be the same place as `ticket`, which is no longer used.
+    unsafe {
+        std::ptr::copy_nonoverlapping(session.as_ptr(), out, session.len());
+        *out_len = session.len();
+    }
+    ffi::ssl_ticket_aead_result_t_ssl_ticket_aead_success
+}
+
+/// The session in a ticket, if it would be admitted now.
+fn honoured(ssl: &SslRef, ticket: &[u8]) -> Option<Vec<u8>> {
+    let check = super::check(ssl);
+    if let Some(check) = check {
+        check.offered();
+    }
+    let opened = sealer(ssl)?.open(ticket)?;
+    if let Some(check) = check {
+        let chain = opened.chain();
+        let verdict = (!chain.is_empty()).then(|| check.trust.verify(&chain, now()).map(Arc::new));
+        if !check.resume(opened.began, verdict, Kept) {
+            return None;
+        }
+    } else if ssl.verify_mode() != SslVerifyMode::NONE {
+        // Nobody could judge the client.
+        return None;
+    }
+    Some(opened.into_session())
+}
+
+fn sealer(ssl: &SslRef) -> Option<&Sealer> {
+    ssl.ssl_context().ex_data(sealer_index().ok()?)
+}
+
+fn sealer_index() -> Result<Index<SslContext, Sealer>, ErrorStack> {
+    static INDEX: OnceLock<Index<SslContext, Sealer>> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    let index = SslContext::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
