@@ -5,8 +5,10 @@ pub mod refusal;
 pub mod request;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use http::header;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
@@ -83,7 +85,11 @@ impl ProxyHttp for Gateway {
             exchange.refusal = Some(exchange.refusal.unwrap_or(Refusal::NoEndpoint));
             return Error::e_explain(ErrorType::HTTPStatus(503), "no endpoint is available");
         };
-        let Some(peer) = pool.peer(lease.endpoint()) else {
+        let Some(patience) = exchange.patience(session.is_upgrade_req()) else {
+            exchange.refusal = Some(Refusal::UpstreamTimeout);
+            return Error::e_explain(ErrorType::HTTPStatus(504), "the request's time is over");
+        };
+        let Some(peer) = pool.peer(lease.endpoint(), patience) else {
             exchange.refusal = Some(Refusal::NoEndpoint);
             return Error::e_explain(ErrorType::HTTPStatus(503), "the endpoint's name has no address");
         };
@@ -144,6 +150,27 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         exchange.answered(response.status.as_u16());
         Ok(())
+    }
+
+    /// A body that trickles is cut off when the request's time is over.
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        in_time(session, exchange, ErrorSource::Downstream)
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        session: &mut Session,
+        _body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        in_time(session, exchange, ErrorSource::Upstream).map(|()| None)
     }
 
     /// Nothing was sent yet: another endpoint may be tried, whatever the method.
@@ -236,6 +263,15 @@ impl ProxyHttp for Gateway {
     fn suppress_error_log(&self, _: &Session, _: &Exchange, _: &Error) -> bool {
         true
     }
+}
+
+fn in_time(session: &Session, exchange: &Exchange, slow: ErrorSource) -> Result<()> {
+    if exchange.patience(session.is_upgrade_req()).is_some() {
+        return Ok(());
+    }
+    let mut error = Error::explain(ErrorType::ReadTimedout, "the request's time is over");
+    error.esource = slow;
+    Err(error)
 }
 
 /// A connection may be idle for as long as its listener allows, and an upgraded one (a WebSocket) as long as it likes.

@@ -14,7 +14,7 @@ use pingora_http::RequestHeader;
 use tokio::net::TcpStream;
 
 use crate::config::{HealthConfig, HealthKind};
-use crate::upstream::{Endpoint, UpstreamPool};
+use crate::upstream::{Endpoint, Patience, UpstreamPool};
 
 /// How often it is looked whether a check is due.
 const TICK: Duration = Duration::from_millis(100);
@@ -122,7 +122,7 @@ async fn get(
     path: &str,
     connector: &Connector,
 ) -> Result<(), String> {
-    let peer = pool.peer(endpoint).ok_or("its name has no address")?;
+    let peer = pool.peer(endpoint, Patience::Usual).ok_or("its name has no address")?;
     let (mut session, _) = connector.get_http_session(&*peer).await.map_err(|error| error.to_string())?;
     let mut request =
         RequestHeader::build("GET", path.as_bytes(), None).map_err(|error| error.to_string())?;

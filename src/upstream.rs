@@ -45,6 +45,7 @@ pub struct UpstreamPool {
     health: Option<HealthConfig>,
     host_header: HostHeader,
     retries: u32,
+    total_timeout: Option<Duration>,
     dns_refresh: Duration,
 }
 
@@ -79,6 +80,7 @@ impl UpstreamPool {
             health: config.health.clone(),
             host_header: config.host_header.clone(),
             retries: config.retries,
+            total_timeout: config.timeouts.total,
             dns_refresh: config.dns_refresh,
         };
         (pool, warnings)
@@ -104,6 +106,11 @@ impl UpstreamPool {
         self.retries
     }
 
+    /// How long a request and its answer may take in all.
+    pub fn total_timeout(&self) -> Option<Duration> {
+        self.total_timeout
+    }
+
     pub fn dns_refresh(&self) -> Duration {
         self.dns_refresh
     }
@@ -120,9 +127,20 @@ impl UpstreamPool {
     }
 
     /// How Pingora reaches `endpoint`; `None` while its name has no address.
-    pub fn peer(&self, endpoint: &Endpoint) -> Option<Box<HttpPeer>> {
-        Some(self.template.peer(endpoint.next_address()?))
+    pub fn peer(&self, endpoint: &Endpoint, patience: Patience) -> Option<Box<HttpPeer>> {
+        Some(self.template.peer(endpoint.next_address()?, patience))
     }
+}
+
+/// How long to wait for an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// As the pool's timeouts say.
+    Usual,
+    /// An upgraded connection is silent for as long as its two ends like.
+    Endless,
+    /// No step takes longer than what is left of the request's time.
+    AtMost(Duration),
 }
 
 /// An endpoint at work for one request; it counts as busy until dropped.

@@ -462,6 +462,7 @@ impl Builder {
                 connect: span(file.timeouts.connect, 2),
                 first_byte: span(file.timeouts.first_byte, 30),
                 idle: span(file.timeouts.idle, 60),
+                total: file.timeouts.total.map(|total| total.0),
             },
             retries: self.at_most(&format!("{at}.retries"), file.retries.unwrap_or(1), 10),
             host_header: file.host_header.map_or(HostHeader::Preserve, HostHeader::Set),

@@ -328,6 +328,9 @@ pub struct TimeoutsFile {
     pub first_byte: Option<Span>,
     /// Of a kept-alive connection. Default: 60s.
     pub idle: Option<Span>,
+    /// From the request's header to the end of the answer, retries included; an upgraded connection has none. Default:
+    /// none.
+    pub total: Option<Span>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

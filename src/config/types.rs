@@ -207,6 +207,8 @@ pub struct PoolTimeouts {
     pub first_byte: Duration,
     /// Of a kept-alive connection.
     pub idle: Duration,
+    /// From the request's header to the end of the answer.
+    pub total: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

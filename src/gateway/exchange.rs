@@ -11,7 +11,7 @@ use crate::listener::connection::Connection;
 use crate::runtime::Runtime;
 use crate::telemetry::{RequestRecord, Telemetry};
 use crate::trust::ClientIdentity;
-use crate::upstream::{EndpointId, Lease, UpstreamPool};
+use crate::upstream::{EndpointId, Lease, Patience, UpstreamPool};
 
 /// Lives from the request's header to its log record.
 pub struct Exchange {
@@ -69,6 +69,18 @@ impl Exchange {
     pub fn leased(&mut self, lease: Lease) {
         self.tried.push(lease.id());
         self.lease = Some(lease);
+    }
+
+    /// How long the next step may take; `None` when the request's time is over.
+    pub fn patience(&self, is_upgrade: bool) -> Option<Patience> {
+        if is_upgrade {
+            return Some(Patience::Endless);
+        }
+        let Some(total) = self.pool.as_ref().and_then(|pool| pool.total_timeout()) else {
+            return Some(Patience::Usual);
+        };
+        let left = total.checked_sub(self.started.elapsed()).filter(|left| !left.is_zero())?;
+        Some(Patience::AtMost(left))
     }
 
     pub fn connected(&mut self) {

@@ -8,7 +8,7 @@ use pingora_core::protocols::ALPN;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::utils::tls::CertKey;
 
-use super::LoadedUpstreamTls;
+use super::{LoadedUpstreamTls, Patience};
 use crate::config::{PoolConfig, UpstreamProtocol, UpstreamVerify};
 
 /// Everything about a pool's connections but the address; made once.
@@ -47,9 +47,24 @@ impl PeerTemplate {
         self.0.is_tls()
     }
 
-    pub(super) fn peer(&self, address: SocketAddr) -> Box<HttpPeer> {
+    pub(super) fn peer(&self, address: SocketAddr, patience: Patience) -> Box<HttpPeer> {
         let mut peer = self.0.clone();
         peer._address = address.into();
+        let options = &mut peer.options;
+        match patience {
+            Patience::Usual => {}
+            Patience::Endless => (options.read_timeout, options.write_timeout) = (None, None),
+            Patience::AtMost(left) => {
+                for timeout in [
+                    &mut options.connection_timeout,
+                    &mut options.total_connection_timeout,
+                    &mut options.read_timeout,
+                    &mut options.write_timeout,
+                ] {
+                    *timeout = Some(timeout.map_or(left, |timeout| timeout.min(left)));
+                }
+            }
+        }
         Box::new(peer)
     }
 }

@@ -161,7 +161,10 @@ fn a_web_socket_passes_through() {
         stream.write_all(b"pong").unwrap();
         (head, ping)
     });
-    site.configure(&address, &[]);
+    let pools = format!(
+        "{{ main: {{ endpoints: [\"{address}\"], timeouts: {{ first_byte: 300ms, total: 300ms }} }} }}"
+    );
+    site.configure("", &[("pools", &pools)]);
     let _gateway = site.start();
     let mut client = Command::new("openssl")
         .current_dir(site.path())
@@ -184,6 +187,8 @@ fn a_web_socket_passes_through() {
         head.push(byte[0]);
     }
     assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    // Neither end says anything for longer than a request may take.
+    std::thread::sleep(std::time::Duration::from_millis(800));
     input.write_all(b"ping").unwrap();
     let mut pong = [0; 4];
     output.read_exact(&mut pong).unwrap();

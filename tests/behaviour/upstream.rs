@@ -1,6 +1,11 @@
 //! Pools: who answers, and what a client sees when nobody does.
 
-use crate::support::{DeadEndpoint, Origin, Site, eventually, free_port};
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::{DeadEndpoint, H2Origin, Origin, Site, eventually, free_port};
 
 #[test]
 fn a_request_goes_to_the_next_endpoint_when_one_refuses_the_connection() {
@@ -43,11 +48,10 @@ fn what_failed_is_told_by_502_503_and_504_and_nothing_else() {
 #[test]
 fn an_unhealthy_endpoint_gets_nothing_until_it_is_healthy_again() {
     let (site, good) = (Site::new(), Origin::start());
-    let broken = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let broken = Arc::new(AtomicBool::new(true));
     let is_broken = broken.clone();
     let other = Origin::answering(move |head| {
-        let status =
-            if is_broken.load(std::sync::atomic::Ordering::Relaxed) { "500 Broken" } else { "200 OK" };
+        let status = if is_broken.load(Ordering::Relaxed) { "500 Broken" } else { "200 OK" };
         format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{head}", head.len()).into_bytes()
     });
     let pools = format!(
@@ -60,7 +64,7 @@ fn an_unhealthy_endpoint_gets_nothing_until_it_is_healthy_again() {
     eventually("it is found unhealthy", || (gateway.metric(&healthy) < 0.5).then_some(()));
     let statuses: Vec<u16> = (0..6).map(|_| site.curl(Some("sensor-1"), &[], "/").status).collect();
     assert_eq!(statuses, [200; 6]);
-    broken.store(false, std::sync::atomic::Ordering::Relaxed);
+    broken.store(false, Ordering::Relaxed);
     eventually("it is found healthy", || (gateway.metric(&healthy) > 0.5).then_some(()));
     for _ in 0..4 {
         assert_eq!(site.curl(Some("sensor-1"), &[], "/served").status, 200);
@@ -115,4 +119,115 @@ fn an_origin_over_tls_must_show_a_certificate_that_is_believed() {
     let _ = origin.kill();
     let _ = origin.wait();
     assert_eq!(statuses, [200, 502, 502]);
+}
+
+/// Answers with a header and then a byte of the body from time to time, for ever.
+fn trickling_origin() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+                while stream.write_all(b"x").is_ok() {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_request_that_takes_longer_than_its_total_time_ends() {
+    let (site, origin, trickling) = (Site::new(), Origin::start(), trickling_origin());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let pool = |name: &str, address: &str| {
+        format!("{name}: {{ endpoints: [\"{address}\"], timeouts: {{ total: 600ms }} }}")
+    };
+    let pools = format!(
+        "{{ {}, {}, {} }}",
+        pool("quick", &origin.address),
+        pool("silent", &silent.local_addr().unwrap().to_string()),
+        pool("trickling", &trickling)
+    );
+    let routes = "[{ request: { path: /quick }, pool: quick }, { request: { path: /silent }, pool: silent }, \
+                   { request: { path: /trickling }, pool: trickling }]";
+    site.configure("", &[("pools", &pools), ("routes", routes)]);
+    let gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/quick").status, 200);
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/silent").status, 504);
+    let started = Instant::now();
+    let reply = site.curl(Some("sensor-1"), &[], "/trickling");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // The header was sent already: what is left to say is that the body is not whole.
+    assert_eq!(reply.status, 200);
+    assert!(reply.body.len() < 1000);
+    gateway.logged(&["\"path\":\"/trickling\"", "the request's time is over"]);
+}
+
+#[test]
+fn an_endpoint_that_fails_again_and_again_is_left_alone_for_a_while() {
+    let (site, good) = (Site::new(), Origin::start());
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = broken.clone();
+    // It takes connections and closes them.
+    let other = Origin::answering(move |head| {
+        if is_broken.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len()).into_bytes()
+    });
+    let pools = format!(
+        "{{ main: {{ endpoints: [\"{}\", \"{}\"], ejection: {{ consecutive_failures: 2, duration: 2s }} }} }}",
+        good.address, other.address
+    );
+    site.configure("", &[("pools", &pools)]);
+    let gateway = site.start();
+    let healthy = format!("portcullis_endpoint_healthy{{endpoint=\"{}\",pool=\"main\"}}", other.address);
+    let mut failures = 0;
+    eventually("it is ejected", || {
+        failures += usize::from(site.curl(Some("sensor-1"), &["-X", "POST"], "/").status == 502);
+        (gateway.metric(&healthy) < 0.5).then_some(())
+    });
+    assert_eq!(failures, 2);
+    let statuses: Vec<u16> = (0..6).map(|_| site.curl(Some("sensor-1"), &[], "/").status).collect();
+    assert_eq!(statuses, [200; 6]);
+    broken.store(false, Ordering::Relaxed);
+    eventually("it is served again", || {
+        assert_eq!(site.curl(Some("sensor-1"), &[], "/again").status, 200);
+        other.requests().iter().any(|head| head.starts_with("GET /again")).then_some(())
+    });
+    assert!(gateway.metric(&healthy) > 0.5);
+}
+
+#[test]
+fn grpc_passes_through_with_its_trailers_and_the_identity() {
+    let (site, origin) = (Site::new(), H2Origin::start());
+    let pools = format!("{{ main: {{ endpoints: [\"{}\"], protocol: h2 }} }}", origin.address);
+    site.configure("", &[("pools", &pools)]);
+    let _gateway = site.start();
+    let arguments = [
+        "--http2",
+        "-D",
+        "-",
+        "-H",
+        "te: trailers",
+        "-H",
+        "content-type: application/grpc",
+        "-H",
+        "x-client-cn: forged",
+        "--data-binary",
+        "message",
+    ];
+    let reply = site.curl(Some("sensor-1"), &arguments, "/service/Method");
+    assert_eq!((reply.status, &*reply.version), (200, "2"));
+    assert!(reply.body.contains("grpc-status: 0") && reply.body.contains("echo message"), "{}", reply.body);
+    let seen = origin.requests();
+    let seen = seen.first().unwrap();
+    for line in ["te: trailers", "content-type: application/grpc", "x-client-cn: sensor-1"] {
+        assert!(seen.contains(line), "{seen}");
+    }
+    assert!(!seen.contains("forged"));
 }

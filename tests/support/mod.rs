@@ -129,6 +129,65 @@ fn serve(connection: TcpStream, answer: &dyn Fn(&str) -> Vec<u8>, seen: &Mutex<V
     }
 }
 
+/// An origin that speaks HTTP/2 without TLS and ends each answer with trailers, as gRPC does.
+pub struct H2Origin {
+    pub address: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl H2Origin {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = requests.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        thread::spawn(move || {
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve_h2(stream, seen.clone()));
+                }
+            });
+        });
+        Self { address, requests }
+    }
+
+    /// The headers of all requests so far, one a line.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+async fn serve_h2(stream: tokio::net::TcpStream, seen: Arc<Mutex<Vec<String>>>) -> Result<(), h2::Error> {
+    let mut connection = h2::server::handshake(stream).await?;
+    while let Some(request) = connection.accept().await {
+        let (request, mut respond) = request?;
+        let seen = seen.clone();
+        tokio::spawn(async move {
+            let (head, mut body) = request.into_parts();
+            let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+                format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))
+            };
+            seen.lock().unwrap().push(head.headers.iter().map(header).collect());
+            let mut echo = b"echo ".to_vec();
+            while let Some(data) = body.data().await {
+                let data = data?;
+                let _ = body.flow_control().release_capacity(data.len());
+                echo.extend_from_slice(&data);
+            }
+            let response = http::Response::builder().header("content-type", "application/grpc");
+            let mut stream = respond.send_response(response.body(()).unwrap(), false)?;
+            stream.send_data(echo.into(), false)?;
+            let trailers =
+                [("grpc-status", "0")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            stream.send_trailers(trailers.into_iter().collect())
+        });
+    }
+    Ok(())
+}
+
 /// A directory with an authority `ca.crt`, a server certificate, and clients; and then a gateway.
 pub struct Site {
     pub directory: tempfile::TempDir,
