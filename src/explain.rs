@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::UnixTime;
 use crate::certificate::{Certificate, pem_blocks};
+use crate::fields::Fields;
 use crate::gateway::request;
 use crate::route::{Decision, RequestView, RouteOutcome, RouteTrace};
 use crate::runtime::{ListenerRuntime, Runtime};
@@ -170,7 +171,7 @@ fn decide(
     answer: &mut Answer,
 ) {
     let host = request::check_framing(&request.headers)
-        .and_then(|()| request::check_path(uri))
+        .and_then(|()| request::check_path(uri.path()))
         .and_then(|()| request::host(request));
     let host = match host {
         Ok(host) => host,
@@ -181,7 +182,7 @@ fn decide(
             return;
         }
     };
-    let view = RequestView { host: &host, path: uri.path(), method, headers: &request.headers };
+    let view = RequestView { host: &host, path: uri.path(), method, headers: Fields::Map(&request.headers) };
     answer.routes = runtime.routes.explain(identity, &view);
     match runtime.routes.decide(identity, &view) {
         Decision::Pool { route, pool, .. } => {

@@ -1,5 +1,6 @@
 //! The proxy itself, in the order of Pingora's phases. Each phase is a few lines that call the core.
 
+pub mod decision;
 pub mod exchange;
 pub mod refusal;
 pub mod request;
@@ -16,13 +17,14 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::config::HostHeader;
+use crate::fields::Fields;
 use crate::listener::connection::Connection;
 use crate::listener::connection_of;
-use crate::route::{Decision, RequestView};
-use crate::runtime::{Cell, Runtime};
+use crate::route::RequestView;
+use crate::runtime::Cell;
 use crate::telemetry::Telemetry;
 use crate::upstream::HashInput;
-use exchange::Exchange;
+use exchange::{Exchange, Outcome};
 use refusal::Refusal;
 
 /// Maps each request to the pool that its client is entitled to.
@@ -79,9 +81,9 @@ impl ProxyHttp for Gateway {
         let input = HashInput {
             client: exchange.identity().map(|identity| identity.certificate().fingerprint()),
             path: request.uri.path(),
-            headers: &request.headers,
+            headers: Fields::Map(&request.headers),
         };
-        let Some(lease) = pool.choose(&input, &exchange.tried) else {
+        let Some(lease) = pool.choose(pool.hash(&input), &exchange.tried) else {
             exchange.refusal = Some(exchange.refusal.unwrap_or(Refusal::NoEndpoint));
             return Error::e_explain(ErrorType::HTTPStatus(503), "no endpoint is available");
         };
@@ -116,7 +118,8 @@ impl ProxyHttp for Gateway {
             upstream.insert_header(name.clone(), value.clone())?;
         }
         let incoming = &session.req_header().headers;
-        let forwarded = runtime.forwarding.headers(connection.peer.ip(), &exchange.host, incoming);
+        let forwarded =
+            runtime.forwarding.headers(connection.peer.ip(), exchange.host(), Fields::Map(incoming));
         for name in runtime.forwarding.dropped_in(&upstream.headers) {
             upstream.remove_header(&name);
         }
@@ -209,7 +212,7 @@ impl ProxyHttp for Gateway {
             };
             // A kept-alive connection that the origin had closed says nothing about the origin's health.
             if reused {
-                exchange.refusal = Some(refusal);
+                exchange.was_stale(refusal);
             } else {
                 exchange.failed(refusal);
             }
@@ -256,7 +259,16 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
-        exchange.finish(session, error, &self.telemetry);
+        let request = session.req_header();
+        let outcome = Outcome {
+            method: &request.method,
+            path: request.uri.path(),
+            status: session.response_written().map_or(0, |response| response.status.as_u16()),
+            bytes_in: session.body_bytes_read() as u64,
+            bytes_out: session.body_bytes_sent() as u64,
+            error: error.map(|error| error as &dyn std::fmt::Display),
+        };
+        exchange.finish(&outcome, &self.telemetry);
     }
 
     /// The request's own record says what happened; Pingora need not say it again.
@@ -302,34 +314,20 @@ fn connection(session: &Session) -> Option<&Arc<Connection>> {
     connection_of(session.digest()?.proxy_digest.as_deref()?)
 }
 
-/// The whole decision about one request, in the order in which it can fail.
+/// Reads the request in the one form that routing and forwarding use, and decides about it.
 fn decide(request: &RequestHeader, connection: &Connection, exchange: &mut Exchange) -> Result<(), Refusal> {
     request::check_framing(&request.headers).map_err(|_| Refusal::BadRequest)?;
-    request::check_path(&request.uri).map_err(|_| Refusal::BadRequest)?;
-    exchange.host = request::host(request).map_err(|_| Refusal::BadRequest)?;
-    let runtime: Arc<Runtime> = exchange.runtime.clone();
-    let listener = runtime.listeners.get(connection.listener).ok_or(Refusal::Internal)?;
-    if let Some(sni) = &connection.sni
-        && !listener.contexts.same_server(sni, &exchange.host)
-    {
-        return Err(Refusal::Misdirected);
-    }
+    request::check_path(request.uri.path()).map_err(|_| Refusal::BadRequest)?;
+    let host = request::host(request).map_err(|_| Refusal::BadRequest)?;
     let view = RequestView {
-        host: &exchange.host,
+        host: &host,
         path: request.uri.path(),
         method: &request.method,
-        headers: &request.headers,
+        headers: Fields::Map(&request.headers),
     };
-    match runtime.routes.decide(connection.identity.as_deref(), &view) {
-        Decision::Pool { route_index, pool, .. } => {
-            exchange.route = Some(route_index);
-            exchange.pool = Some(runtime.pools.get(pool).cloned().ok_or(Refusal::Internal)?);
-            Ok(())
-        }
-        Decision::NotInTable { route_index, .. } => {
-            exchange.route = Some(route_index);
-            Err(Refusal::NotInTable)
-        }
-        Decision::NoRoute => Err(Refusal::NoRoute),
-    }
+    let decided = decision::decide(&exchange.runtime, connection, &view);
+    exchange.host = Some(host.into());
+    exchange.route = decided.route;
+    exchange.pool = Some(decided.pool?);
+    Ok(())
 }

@@ -6,28 +6,30 @@
 pub mod connection;
 pub mod contexts;
 mod handshake;
+mod live;
 mod proof;
 mod socket;
-mod stream;
+pub mod stream;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora_core::apps::{HttpServerApp, ServerApp};
-use pingora_core::protocols::http::ServerSession;
+use pingora_core::apps::HttpServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use pingora_proxy::HttpProxy;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::gateway::Gateway;
+use crate::relay::Relay;
 use crate::runtime::{Cell, ListenerRuntime, Runtime};
 use crate::telemetry::{HandshakeFailure, Telemetry};
 use connection::{Connection, ConnectionId};
+use live::Entered;
 use stream::ClientStream;
 
+pub use live::LiveConnections;
 pub use proof::{ProofError, refuses_strangers};
 pub use socket::{BindError, BoundSocket, bind, inherited};
 pub use stream::connection_of;
@@ -37,33 +39,10 @@ pub struct Edge {
     cell: Arc<Cell>,
     telemetry: Arc<Telemetry>,
     proxy: Arc<HttpProxy<Gateway>>,
+    relay: Arc<Relay>,
     sockets: Vec<Option<BoundSocket>>,
-    open: Arc<OpenConnections>,
+    live: Arc<LiveConnections>,
     started: Option<Box<dyn FnOnce() + Send + Sync>>,
-}
-
-/// How many connections are open, in all listeners; the drain waits for zero.
-#[derive(Default)]
-pub struct OpenConnections(AtomicUsize);
-
-impl OpenConnections {
-    pub fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
-    }
-
-    fn enter(self: &Arc<Self>) -> OpenConnection {
-        self.0.fetch_add(1, Ordering::AcqRel);
-        OpenConnection(self.clone())
-    }
-}
-
-/// Counts as open until dropped.
-struct OpenConnection(Arc<OpenConnections>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Edge {
@@ -74,10 +53,12 @@ impl Edge {
         telemetry: Arc<Telemetry>,
         proxy: HttpProxy<Gateway>,
         sockets: Vec<Option<BoundSocket>>,
-        open: Arc<OpenConnections>,
+        live: Arc<LiveConnections>,
         started: impl FnOnce() + Send + Sync + 'static,
     ) -> Self {
-        Self { cell, telemetry, proxy: Arc::new(proxy), sockets, open, started: Some(Box::new(started)) }
+        let proxy = Arc::new(proxy);
+        let relay = Arc::new(Relay::new(cell.clone(), telemetry.clone(), proxy.clone()));
+        Self { cell, telemetry, proxy, relay, sockets, live, started: Some(Box::new(started)) }
     }
 
     /// Takes each socket from where it is: bound at start, or inherited from the process that is being upgraded.
@@ -123,8 +104,8 @@ impl Service for Edge {
                     index,
                     cell: self.cell.clone(),
                     telemetry: self.telemetry.clone(),
-                    proxy: self.proxy.clone(),
-                    open: self.open.clone(),
+                    relay: self.relay.clone(),
+                    live: self.live.clone(),
                     shutdown: shutdown.clone(),
                 };
                 tokio::spawn(acceptor.run(socket))
@@ -137,6 +118,7 @@ impl Service for Edge {
             let _ = task.await;
         }
         // Ends kept-alive connections that wait for a request; those that serve one finish it.
+        self.live.end_all();
         self.proxy.http_cleanup().await;
     }
 
@@ -151,8 +133,8 @@ struct Acceptor {
     index: usize,
     cell: Arc<Cell>,
     telemetry: Arc<Telemetry>,
-    proxy: Arc<HttpProxy<Gateway>>,
-    open: Arc<OpenConnections>,
+    relay: Arc<Relay>,
+    live: Arc<LiveConnections>,
     shutdown: ShutdownWatch,
 }
 
@@ -191,17 +173,17 @@ impl Acceptor {
         }
         let Ok(tcp) = tcp.into_std() else { return };
         let acceptor = self.clone();
-        let entered = self.open.enter();
+        let entered = self.live.enter();
         pingora_runtime::current_handle().spawn(async move {
-            let _entered = entered;
             // The socket is registered with the reactor of the worker that serves it.
             let Ok(tcp) = TcpStream::from_std(tcp) else { return };
-            acceptor.serve(runtime, listener, tcp, peer).await;
+            acceptor.serve(&entered, runtime, listener, tcp, peer).await;
         });
     }
 
     async fn serve(
         &self,
+        entered: &Entered,
         runtime: Arc<Runtime>,
         listener: Arc<ListenerRuntime>,
         tcp: TcpStream,
@@ -220,39 +202,13 @@ impl Acceptor {
         let Ok(stream) = ClientStream::new(client.stream, connection.clone(), client.duration) else {
             return;
         };
+        let _admitted = entered.admit(&connection);
         if client.is_h2 {
-            self.serve_http2(stream, &listener, &connection).await;
+            self.relay.serve_http2(stream, &connection, &self.shutdown).await;
         } else {
-            self.serve_http1(stream, &listener).await;
+            self.relay.serve_http1(stream, &connection, &self.shutdown).await;
         }
         self.telemetry.connection_ended(&connection);
-    }
-
-    /// A client that has sent no request within the listener's header timeout is not waited for any longer.
-    async fn serve_http2(&self, stream: ClientStream, listener: &ListenerRuntime, connection: &Connection) {
-        let serving = self.proxy.process_new(Box::new(stream), &self.shutdown);
-        tokio::pin!(serving);
-        let first = tokio::time::timeout(listener.limits.request_header_timeout, &mut serving).await;
-        if first.is_err() && connection.requests() > 0 {
-            serving.await;
-        }
-    }
-
-    /// As Pingora's own loop, with the header timeout of the listener.
-    async fn serve_http1(&self, stream: ClientStream, listener: &ListenerRuntime) {
-        let mut session = ServerSession::new_http1(Box::new(stream));
-        // Until the first request is there, this is how long it may take; `request_filter` then sets the time that
-        // the connection may be idle.
-        session.set_keepalive(Some(listener.limits.request_header_timeout.as_secs().max(1)));
-        let mut next = self.proxy.process_new_http(session, &self.shutdown).await;
-        while let Some(reused) = next {
-            let (stream, settings) = reused.consume();
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
-            }
-            next = self.proxy.process_new_http(session, &self.shutdown).await;
-        }
     }
 }
 

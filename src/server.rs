@@ -17,7 +17,7 @@ use pingora_proxy::HttpProxy;
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Gateway;
 use crate::health::HealthChecker;
-use crate::listener::{BindError, BoundSocket, Edge, OpenConnections, bind};
+use crate::listener::{BindError, BoundSocket, Edge, LiveConnections, bind};
 use crate::reload::Reloader;
 use crate::runtime::{Runtime, Surroundings};
 use crate::telemetry::{LogWriter, Metrics, Telemetry};
@@ -98,7 +98,7 @@ fn serve(
     let conf = pingora_conf(&settings);
     let cell = Arc::new(ArcSwap::from_pointee(runtime));
     let reloader = Arc::new(Reloader::new(cell.clone(), surroundings));
-    let open = Arc::new(OpenConnections::default());
+    let open = Arc::new(LiveConnections::default());
     let readiness = Arc::new(Readiness::default());
 
     let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, conf);

@@ -2,23 +2,26 @@
 
 mod balance;
 mod endpoint;
+mod origin;
 mod peer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use crate::certificate::Fingerprint;
-use crate::config::{HealthConfig, HostHeader, PoolConfig};
+use crate::config::{HealthConfig, HostHeader, PoolConfig, PoolTimeouts, UpstreamProtocol};
+use crate::fields::Fields;
 use crate::telemetry::Metrics;
 use balance::Balancer;
 use peer::PeerTemplate;
 
+pub use balance::HashValue;
 pub use endpoint::{Endpoint, EndpointId};
+pub use origin::Origin;
 
 /// Certificates and keys that a pool's TLS needs, read from their files.
 #[derive(Default)]
@@ -33,7 +36,7 @@ pub struct LoadedUpstreamTls {
 pub struct HashInput<'a> {
     pub client: Option<&'a Fingerprint>,
     pub path: &'a str,
-    pub headers: &'a HeaderMap,
+    pub headers: Fields<'a>,
 }
 
 /// A set of servers of which each can answer the same requests.
@@ -45,7 +48,8 @@ pub struct UpstreamPool {
     health: Option<HealthConfig>,
     host_header: HostHeader,
     retries: u32,
-    total_timeout: Option<Duration>,
+    timeouts: PoolTimeouts,
+    plain: bool,
     dns_refresh: Duration,
 }
 
@@ -80,7 +84,8 @@ impl UpstreamPool {
             health: config.health.clone(),
             host_header: config.host_header.clone(),
             retries: config.retries,
-            total_timeout: config.timeouts.total,
+            timeouts: config.timeouts.clone(),
+            plain: config.tls.is_none() && config.protocol == UpstreamProtocol::Http1,
             dns_refresh: config.dns_refresh,
         };
         (pool, warnings)
@@ -108,21 +113,35 @@ impl UpstreamPool {
 
     /// How long a request and its answer may take in all.
     pub fn total_timeout(&self) -> Option<Duration> {
-        self.total_timeout
+        self.timeouts.total
     }
 
     pub fn dns_refresh(&self) -> Duration {
         self.dns_refresh
     }
 
+    pub fn timeouts(&self) -> &PoolTimeouts {
+        &self.timeouts
+    }
+
+    /// Whether its endpoints speak plain HTTP/1.1, for which we need no library.
+    pub fn is_plain(&self) -> bool {
+        self.plain
+    }
+
     pub fn is_tls(&self) -> bool {
         self.template.is_tls()
     }
 
+    /// What a request is balanced by, where the pool balances by a hash.
+    pub fn hash(&self, input: &HashInput<'_>) -> HashValue {
+        self.balancer.hash(input)
+    }
+
     /// An endpoint that works, as far as is known, and is not in `tried`. `None`: there is none, which is a 503:
     /// sending requests to servers that are known to be down would only make their recovery harder.
-    pub fn choose(&self, input: &HashInput<'_>, tried: &[EndpointId]) -> Option<Lease> {
-        let index = self.balancer.choose(&self.endpoints, input, tried)?;
+    pub fn choose(&self, hash: HashValue, tried: &[EndpointId]) -> Option<Lease> {
+        let index = self.balancer.choose(&self.endpoints, hash, tried)?;
         Some(Lease::new(self.endpoints[index].clone()))
     }
 

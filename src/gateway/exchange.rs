@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pingora_core::Error;
-use pingora_proxy::Session;
+use http::Method;
 
 use super::refusal::Refusal;
 use crate::listener::connection::Connection;
@@ -18,7 +17,8 @@ pub struct Exchange {
     /// The configuration this request is decided by, however often it is reloaded meanwhile.
     pub runtime: Arc<Runtime>,
     pub connection: Option<Arc<Connection>>,
-    pub host: String,
+    /// In the form in which hosts are compared.
+    pub host: Option<Arc<str>>,
     /// Number in the runtime's route table.
     pub route: Option<usize>,
     pub pool: Option<Arc<UpstreamPool>>,
@@ -32,12 +32,23 @@ pub struct Exchange {
     answered_at: Option<Instant>,
 }
 
+/// What is known of a request when it is over.
+pub struct Outcome<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
+    /// 0 when no answer was sent.
+    pub status: u16,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub error: Option<&'a dyn std::fmt::Display>,
+}
+
 impl Exchange {
     pub fn new(runtime: Arc<Runtime>) -> Self {
         Self {
             runtime,
             connection: None,
-            host: String::new(),
+            host: None,
             route: None,
             pool: None,
             tried: Vec::new(),
@@ -54,6 +65,10 @@ impl Exchange {
     pub fn begin(&mut self, connection: &Arc<Connection>) {
         self.number = connection.count_request();
         self.connection = Some(connection.clone());
+    }
+
+    pub fn host(&self) -> &str {
+        self.host.as_deref().unwrap_or_default()
     }
 
     pub fn identity(&self) -> Option<&Arc<ClientIdentity>> {
@@ -106,9 +121,15 @@ impl Exchange {
         self.tried.len() <= retries as usize
     }
 
+    /// A kept-alive connection that the endpoint had closed says nothing about the endpoint: it may be tried again.
+    pub fn was_stale(&mut self, refusal: Refusal) {
+        self.refusal = Some(refusal);
+        self.tried.pop();
+    }
+
     /// Counts and records the request.
-    pub fn finish(&mut self, session: &Session, error: Option<&Error>, telemetry: &Telemetry) {
-        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+    pub fn finish(&mut self, outcome: &Outcome<'_>, telemetry: &Telemetry) {
+        let status = outcome.status;
         let duration = self.started.elapsed();
         let route = self.route.and_then(|index| self.runtime.route_metrics.get(index));
         if let Some(refusal) = self.refusal {
@@ -122,29 +143,26 @@ impl Exchange {
         if let Some(lease) = &self.lease {
             lease.endpoint().record(self.upstream_status, upstream.unwrap_or(duration));
         }
-        if telemetry.wants_request(status, self.refusal.is_some() || error.is_some()) {
-            telemetry.request(self.record(session, error, status, duration, upstream));
+        if telemetry.wants_request(status, self.refusal.is_some() || outcome.error.is_some()) {
+            telemetry.request(self.record(outcome, duration, upstream));
         }
     }
 
     fn record(
         &self,
-        session: &Session,
-        error: Option<&Error>,
-        status: u16,
+        outcome: &Outcome<'_>,
         duration: std::time::Duration,
         upstream: Option<std::time::Duration>,
     ) -> RequestRecord {
-        let request = session.req_header();
         RequestRecord {
             time: std::time::SystemTime::now(),
             connection_id: self.connection.as_ref().map_or(0, |connection| connection.id.0),
             request_number: self.number,
             peer: self.connection.as_ref().map(|connection| connection.peer),
-            method: request.method.clone(),
-            host: self.host.clone(),
-            path: request.uri.path().to_owned(),
-            status,
+            method: outcome.method.clone(),
+            host: self.host().to_owned(),
+            path: outcome.path.to_owned(),
+            status: outcome.status,
             route: self
                 .route
                 .and_then(|index| self.runtime.routes.routes().get(index))
@@ -154,10 +172,10 @@ impl Exchange {
             identity: self.identity().cloned(),
             duration,
             upstream_duration: upstream,
-            bytes_in: session.body_bytes_read() as u64,
-            bytes_out: session.body_bytes_sent() as u64,
+            bytes_in: outcome.bytes_in,
+            bytes_out: outcome.bytes_out,
             refusal: self.refusal.map(Refusal::as_str),
-            error: error.map(ToString::to_string),
+            error: outcome.error.map(ToString::to_string),
         }
     }
 }

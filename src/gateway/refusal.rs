@@ -1,7 +1,6 @@
 //! Every way we say no to a request. The client gets the status and an opaque request id, never the reason.
 
 use bytes::Bytes;
-use http::header;
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -61,17 +60,41 @@ impl Refusal {
     }
 }
 
-/// Answers in our name: status, request id, nothing else.
+/// An answer in our name: status, request id, nothing else.
+pub struct Page {
+    pub status: u16,
+    pub body: Bytes,
+    length: String,
+    request_id: String,
+}
+
+impl Page {
+    pub fn new(refusal: Refusal, request_id: &str) -> Self {
+        let body = Bytes::from(format!("request {request_id}\n"));
+        let length = body.len().to_string();
+        Self { status: refusal.status(), body, length, request_id: request_id.to_owned() }
+    }
+
+    pub fn fields(&self) -> [(&'static str, &str); 4] {
+        [
+            ("content-type", "text/plain"),
+            ("content-length", &self.length),
+            ("cache-control", "no-store"),
+            ("x-request-id", &self.request_id),
+        ]
+    }
+}
+
+/// Answers in our name.
 pub async fn respond(session: &mut Session, refusal: Refusal, request_id: &str) -> Result<()> {
-    let body = Bytes::from(format!("request {request_id}\n"));
-    let mut response = ResponseHeader::build(refusal.status(), Some(4))?;
-    response.insert_header(header::CONTENT_TYPE, "text/plain")?;
-    response.insert_header(header::CONTENT_LENGTH, body.len())?;
-    response.insert_header(header::CACHE_CONTROL, "no-store")?;
-    response.insert_header("X-Request-Id", request_id)?;
+    let page = Page::new(refusal, request_id);
+    let mut response = ResponseHeader::build(page.status, Some(4))?;
+    for (name, value) in page.fields() {
+        response.insert_header(name, value)?;
+    }
     if refusal.ends_connection() {
         session.set_keepalive(None);
     }
     session.write_response_header(Box::new(response), false).await?;
-    session.write_response_body(Some(body), true).await
+    session.write_response_body(Some(page.body), true).await
 }

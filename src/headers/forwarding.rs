@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::fields::{Fields, text};
+
 use super::Prefix;
 use super::family::same_name;
 
@@ -36,17 +38,28 @@ impl Forwarding {
         Self { trusted }
     }
 
+    /// Whether a peer may say where a request came from.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted.iter().any(|prefix| prefix.contains(peer))
+    }
+
+    /// Whether a field of this name goes no further, under whatever spelling. Asked for each field of each request.
+    pub fn drops(name: &str) -> bool {
+        matches!(name.as_bytes().first(), Some(b'x' | b'X' | b'f' | b'F')) && is_ours(name)
+    }
+
     /// Those of `headers` that must go before [`headers`](Self::headers) are added. Does not allocate where there are
     /// none.
     pub fn dropped_in(&self, headers: &HeaderMap) -> Vec<HeaderName> {
-        headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect()
+        headers.keys().filter(|name| Self::drops(name.as_str())).cloned().collect()
     }
 
     /// One header each of `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded`. `host` as the client asked for it, without
     /// port and brackets; `incoming` are the client's headers as they came.
-    pub fn headers(&self, peer: IpAddr, host: &str, incoming: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    pub fn headers(&self, peer: IpAddr, host: &str, incoming: Fields<'_>) -> Vec<(HeaderName, HeaderValue)> {
         let peer = peer.to_canonical();
-        let trusted = self.trusted.iter().any(|prefix| prefix.contains(peer));
+        let trusted = self.trusts(peer);
         let said = |name: &str| if trusted { joined(incoming, name) } else { None };
         let proto = said("x-forwarded-proto").filter(|proto| matches!(proto.as_str(), "http" | "https"));
         let asked = said("x-forwarded-host").unwrap_or_else(|| bracketed(host));
@@ -66,8 +79,8 @@ impl Forwarding {
 }
 
 /// All values of a header as one list; nothing where one of them is not ASCII text.
-fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
-    let values: Option<Vec<&str>> = headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
+fn joined(headers: Fields<'_>, name: &str) -> Option<String> {
+    let values: Option<Vec<&str>> = headers.all(name).map(text).collect();
     let joined = values?.into_iter().map(str::trim).filter(|value| !value.is_empty()).collect::<Vec<_>>();
     (!joined.is_empty()).then(|| joined.join(", "))
 }
@@ -132,7 +145,7 @@ mod tests {
         for (name, value) in sent {
             incoming.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let headers = forwarding(trusted).headers(peer.parse().unwrap(), host, &incoming);
+        let headers = forwarding(trusted).headers(peer.parse().unwrap(), host, Fields::Map(&incoming));
         headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
     }
 

@@ -2,13 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
+use futures_util::task::AtomicWaker;
 use http::{HeaderName, HeaderValue};
 
+use crate::fields::Fields;
+use crate::gateway::request::{Ambiguous, normal_host};
 use crate::headers::IdentityHeaders;
+use crate::runtime::Runtime;
 use crate::trust::ClientIdentity;
 
 /// Unique within the process; shown in hex in logs.
@@ -36,12 +41,54 @@ pub struct Connection {
     pub opened: Instant,
     requests: AtomicU32,
     headers: ArcSwapOption<RenderedHeaders>,
+    told: ArcSwapOption<Told>,
+    ending: AtomicBool,
+    /// The task that serves it, while it waits.
+    waiting: AtomicWaker,
 }
 
 /// The identity headers as the configuration of one generation wants them.
 struct RenderedHeaders {
     generation: u64,
     headers: Arc<[(HeaderName, HeaderValue)]>,
+}
+
+/// What origins are told of the client, ready to be sent: rendered once for all requests to one host.
+pub struct Told {
+    generation: u64,
+    /// The host as the client wrote it.
+    asked: Box<str>,
+    /// In the form in which hosts are compared.
+    pub host: Arc<str>,
+    /// Header lines: the identity, and where the request came from unless the client is a proxy that says so itself.
+    pub block: Box<[u8]>,
+}
+
+impl Told {
+    fn render(connection: &Connection, runtime: &Runtime, asked: &str) -> Result<Self, Ambiguous> {
+        let host = normal_host(asked)?;
+        let mut block = Vec::new();
+        let mut add = |name: &HeaderName, value: &HeaderValue| {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                block.extend_from_slice(part);
+            }
+        };
+        for (name, value) in &*connection.identity_headers(runtime.generation, &runtime.identity_headers) {
+            add(name, value);
+        }
+        let peer = connection.peer.ip();
+        if !runtime.forwarding.trusts(peer) {
+            for (name, value) in runtime.forwarding.headers(peer, &host, Fields::Lines(&[])) {
+                add(&name, &value);
+            }
+        }
+        Ok(Self {
+            generation: runtime.generation,
+            asked: asked.into(),
+            host: host.into(),
+            block: block.into(),
+        })
+    }
 }
 
 impl Connection {
@@ -61,7 +108,26 @@ impl Connection {
             opened: Instant::now(),
             requests: AtomicU32::new(0),
             headers: ArcSwapOption::empty(),
+            told: ArcSwapOption::empty(),
+            ending: AtomicBool::new(false),
+            waiting: AtomicWaker::new(),
         }
+    }
+
+    /// Asks it to end: at once if it is idle, else after the requests under way.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.waiting.wake();
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// For the one task that serves the connection.
+    pub fn poll_ending(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waiting.register(cx.waker());
+        if self.is_ending() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Counts a request and returns its number on this connection, from 1.
@@ -71,6 +137,19 @@ impl Connection {
 
     pub fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// What origins are told with a request for the host `asked`.
+    pub fn told(&self, runtime: &Runtime, asked: &str) -> Result<Arc<Told>, Ambiguous> {
+        if let Some(told) = &*self.told.load()
+            && told.generation == runtime.generation
+            && *told.asked == *asked
+        {
+            return Ok(told.clone());
+        }
+        let told = Arc::new(Told::render(self, runtime, asked)?);
+        self.told.store(Some(told.clone()));
+        Ok(told)
     }
 
     /// The identity headers for an origin, rendered once per connection and configuration.

@@ -33,6 +33,8 @@ pub struct ClientStream {
     socket: Arc<SocketDigest>,
     established: SystemTime,
     handshake: Duration,
+    /// Bytes that were read and given back.
+    unread: Vec<u8>,
 }
 
 impl ClientStream {
@@ -44,7 +46,15 @@ impl ClientStream {
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection))));
         let socket = Arc::new(SocketDigest::from_raw_fd(tls.get_ref().as_raw_fd()));
-        Ok(Self { tls, digest, socket, established: SystemTime::now(), handshake })
+        Ok(Self { tls, digest, socket, established: SystemTime::now(), handshake, unread: Vec::new() })
+    }
+}
+
+impl ClientStream {
+    /// Gives bytes back, which are the next ones to be read.
+    pub fn unread(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.unread.is_empty(), "one reader at a time");
+        self.unread = bytes;
     }
 }
 
@@ -59,6 +69,12 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let taken = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..taken]);
+            self.unread.drain(..taken);
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.tls).poll_read(cx, buf)
     }
 }

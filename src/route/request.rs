@@ -1,8 +1,9 @@
 //! What a route asks of a request.
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderName, Method};
 
 use super::miss::{Checked, Misses, all_of, any_of};
+use crate::fields::{Fields, text};
 use crate::pattern::{PathPattern, Pattern};
 
 /// What routes look at in a request.
@@ -12,7 +13,7 @@ pub struct RequestView<'a> {
     pub host: &'a str,
     pub path: &'a str,
     pub method: &'a Method,
-    pub headers: &'a HeaderMap,
+    pub headers: Fields<'a>,
 }
 
 /// Every field that is not empty must match; of its values, any.
@@ -49,14 +50,15 @@ impl RequestRule {
         self.header.iter().try_for_each(|(name, _)| self.check_header(name, request.headers, misses))
     }
 
-    fn check_header(&self, name: &HeaderName, sent: &HeaderMap, misses: &mut impl Misses) -> Checked {
+    fn check_header(&self, name: &HeaderName, sent: Fields<'_>, misses: &mut impl Misses) -> Checked {
         let wanted = || self.header.iter().filter(|(other, _)| other == name).map(|(_, pattern)| pattern);
         let fits = |value: &str| wanted().any(|pattern| pattern.matches(value));
-        let values = sent.get_all(name);
-        let holds = sent.contains_key(name) && values.iter().all(|value| value.to_str().is_ok_and(fits));
+        let values = || sent.all(name.as_str());
+        let is_there = values().next().is_some();
+        let holds = is_there && values().all(|value| text(value).is_some_and(fits));
         misses.require(holds, || {
-            let texts = values.iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
-            let found = if sent.contains_key(name) { all_of(texts) } else { "missing".to_owned() };
+            let texts = values().map(String::from_utf8_lossy);
+            let found = if is_there { all_of(texts) } else { "missing".to_owned() };
             format!("header {name} is {found}, wanted {}", any_of(wanted()))
         })
     }

@@ -9,6 +9,7 @@ use proptest::sample::select;
 use super::sample::Sample;
 use super::*;
 use crate::certificate::{AttributeKind, Certificate};
+use crate::fields::Fields;
 use crate::pattern::{Pattern, PatternKind, PatternSpec};
 
 fn pattern(text: &str) -> Pattern {
@@ -57,7 +58,12 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn view(&self) -> RequestView<'_> {
-        RequestView { host: self.host, path: self.path, method: &self.method, headers: &self.headers }
+        RequestView {
+            host: self.host,
+            path: self.path,
+            method: &self.method,
+            headers: Fields::Map(&self.headers),
+        }
     }
 }
 

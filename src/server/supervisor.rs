@@ -12,7 +12,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use sd_notify::NotifyState;
 
-use crate::listener::OpenConnections;
+use crate::listener::LiveConnections;
 use crate::reload::Reloader;
 use crate::runtime::Cell;
 use crate::telemetry::Telemetry;
@@ -45,7 +45,7 @@ impl Readiness {
 
 /// Tells systemd that we live, and ends the process when the last connection of a drain is gone.
 pub struct Supervisor {
-    open: Arc<OpenConnections>,
+    open: Arc<LiveConnections>,
     readiness: Arc<Readiness>,
     telemetry: Arc<Telemetry>,
     drain_timeout: Duration,
@@ -55,7 +55,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 impl Supervisor {
     pub fn new(
-        open: Arc<OpenConnections>,
+        open: Arc<LiveConnections>,
         readiness: Arc<Readiness>,
         telemetry: Arc<Telemetry>,
         drain_timeout: Duration,

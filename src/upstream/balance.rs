@@ -11,6 +11,10 @@ use super::HashInput;
 use super::endpoint::{Endpoint, EndpointId};
 use crate::config::{Balance, HashKey};
 
+/// Of whatever a pool balances by.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HashValue(u64);
+
 /// The way a pool chooses. Only atomics: every request passes here.
 pub(super) enum Balancer {
     /// A cycle in which each endpoint appears as often as its weight, spread evenly.
@@ -41,10 +45,17 @@ impl Balancer {
         }
     }
 
+    pub(super) fn hash(&self, input: &HashInput<'_>) -> HashValue {
+        match self {
+            Self::Hash(key) => HashValue(hash_key(key, input)),
+            _ => HashValue::default(),
+        }
+    }
+
     pub(super) fn choose(
         &self,
         endpoints: &[Arc<Endpoint>],
-        input: &HashInput<'_>,
+        hash: HashValue,
         tried: &[EndpointId],
     ) -> Option<usize> {
         let usable = |index: &usize| !tried.contains(&EndpointId(*index)) && endpoints[*index].is_available();
@@ -64,12 +75,9 @@ impl Balancer {
                 let second = from(cycle, rand::random::<u32>() as usize).find(usable)?;
                 Some(if load(&endpoints[second]) < load(&endpoints[first]) { second } else { first })
             }
-            Self::Hash(key) => {
-                let key = hash_key(key, input);
-                (0..endpoints.len())
-                    .filter(usable)
-                    .max_by(|&a, &b| score(&endpoints[a], key).total_cmp(&score(&endpoints[b], key)))
-            }
+            Self::Hash(_) => (0..endpoints.len())
+                .filter(usable)
+                .max_by(|&a, &b| score(&endpoints[a], hash).total_cmp(&score(&endpoints[b], hash))),
         }
     }
 }
@@ -98,14 +106,14 @@ fn hash_key(key: &HashKey, input: &HashInput<'_>) -> u64 {
     hasher.finish()
 }
 
-fn header<'a>(input: &'a HashInput<'_>, name: &HeaderName) -> &'a [u8] {
-    input.headers.get(name).map_or(&[], |value| value.as_bytes())
+fn header<'a>(input: &HashInput<'a>, name: &'a HeaderName) -> &'a [u8] {
+    input.headers.all(name.as_str()).next().unwrap_or_default()
 }
 
 /// Weighted rendezvous hashing: the highest score wins, so that an endpoint that leaves moves only its own clients.
-fn score(endpoint: &Endpoint, key: u64) -> f64 {
+fn score(endpoint: &Endpoint, key: HashValue) -> f64 {
     let mut hasher = hasher();
-    hasher.write_u64(key);
+    hasher.write_u64(key.0);
     hasher.write(endpoint.address().as_bytes());
     // Strictly between 0 and 1, with 53 random bits.
     let uniform = ((hasher.finish() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
@@ -141,6 +149,7 @@ mod tests {
 
     use super::*;
     use crate::config::EndpointConfig;
+    use crate::fields::Fields;
     use crate::telemetry::Metrics;
 
     fn endpoints(weights: &[u32]) -> Vec<Arc<Endpoint>> {
@@ -160,7 +169,8 @@ mod tests {
         tried: &[EndpointId],
     ) -> Option<usize> {
         let headers = http::HeaderMap::new();
-        balancer.choose(endpoints, &HashInput { client: None, path, headers: &headers }, tried)
+        let hash = balancer.hash(&HashInput { client: None, path, headers: Fields::Map(&headers) });
+        balancer.choose(endpoints, hash, tried)
     }
 
     #[test]

@@ -1,0 +1,44 @@
+//! The whole decision about one request: who asks for what, and which pool may answer.
+
+use std::sync::Arc;
+
+use super::refusal::Refusal;
+use crate::listener::connection::Connection;
+use crate::route::{Decision, RequestView};
+use crate::runtime::Runtime;
+use crate::upstream::UpstreamPool;
+
+/// What became of a request whose head could be read in one way only.
+pub struct Decided {
+    /// Number in the runtime's route table, if a route matched.
+    pub route: Option<usize>,
+    pub pool: Result<Arc<UpstreamPool>, Refusal>,
+}
+
+impl Decided {
+    fn refused(refusal: Refusal) -> Self {
+        Self { route: None, pool: Err(refusal) }
+    }
+}
+
+/// In the order in which it can fail.
+pub fn decide(runtime: &Runtime, connection: &Connection, request: &RequestView<'_>) -> Decided {
+    let Some(listener) = runtime.listeners.get(connection.listener) else {
+        return Decided::refused(Refusal::Internal);
+    };
+    if let Some(sni) = &connection.sni
+        && !listener.contexts.same_server(sni, request.host)
+    {
+        return Decided::refused(Refusal::Misdirected);
+    }
+    match runtime.routes.decide(connection.identity.as_deref(), request) {
+        Decision::Pool { route_index, pool, .. } => Decided {
+            route: Some(route_index),
+            pool: runtime.pools.get(pool).cloned().ok_or(Refusal::Internal),
+        },
+        Decision::NotInTable { route_index, .. } => {
+            Decided { route: Some(route_index), pool: Err(Refusal::NotInTable) }
+        }
+        Decision::NoRoute => Decided::refused(Refusal::NoRoute),
+    }
+}

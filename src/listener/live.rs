@@ -1,0 +1,89 @@
+//! Connections that are open, found again when they must end.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ahash::AHashMap;
+
+use super::connection::{Connection, ConnectionId};
+
+/// So many locks, lest two threads wait for the same one.
+const SHARDS: usize = 64;
+
+/// All open connections, of all listeners. The drain waits until there is none.
+pub struct LiveConnections {
+    /// Also those that still shake hands.
+    count: AtomicUsize,
+    admitted: Box<[Shard]>,
+}
+
+/// On a cache line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shard(Mutex<AHashMap<ConnectionId, Arc<Connection>>>);
+
+impl Default for LiveConnections {
+    fn default() -> Self {
+        Self { count: AtomicUsize::new(0), admitted: (0..SHARDS).map(|_| Shard::default()).collect() }
+    }
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, AHashMap<ConnectionId, Arc<Connection>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LiveConnections {
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// A connection was accepted; it counts until the guard is dropped.
+    pub(super) fn enter(self: &Arc<Self>) -> Entered {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Entered(self.clone())
+    }
+
+    /// Asks every connection to end as soon as it has nothing to do.
+    pub fn end_all(&self) {
+        for shard in &self.admitted {
+            for connection in shard.lock().values() {
+                connection.end();
+            }
+        }
+    }
+
+    fn shard(&self, id: ConnectionId) -> &Shard {
+        // The numbers are spread evenly: see `ConnectionId::next`.
+        &self.admitted[id.0 as usize >> 16 & (SHARDS - 1)]
+    }
+}
+
+/// Counts as open until dropped.
+pub(super) struct Entered(Arc<LiveConnections>);
+
+impl Entered {
+    /// Its client is known now; it can be found until the guard is dropped.
+    pub(super) fn admit(&self, connection: &Arc<Connection>) -> Admitted<'_> {
+        self.0.shard(connection.id).lock().insert(connection.id, connection.clone());
+        Admitted { live: &self.0, id: connection.id }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+pub(super) struct Admitted<'a> {
+    live: &'a LiveConnections,
+    id: ConnectionId,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.live.shard(self.id).lock().remove(&self.id);
+    }
+}

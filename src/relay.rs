@@ -1,0 +1,203 @@
+//! Ordinary requests, carried to plain HTTP/1.1 endpoints without Pingora's general machinery.
+//!
+//! Pingora's proxy can do far more than most requests need, and pays for it with each one: two tasks' worth of
+//! channels, filters, header maps. What is ordinary ([`head`]) is decided by the same [`decide`] as everything else,
+//! counted and recorded by the same [`Exchange`], and carried here, in a quarter of the time. Whatever is not ordinary
+//! goes to Pingora with the bytes as they came: upgrades, large or chunked bodies, endpoints with TLS or HTTP/2,
+//! refusals, and all that is malformed.
+
+mod carry;
+mod head;
+mod http1;
+mod http2;
+mod request;
+mod response;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+use pingora_timeout::fast_timeout::fast_timeout;
+
+use crate::fields::Fields;
+use crate::gateway::Gateway;
+use crate::gateway::decision::decide;
+use crate::gateway::exchange::Exchange;
+use crate::listener::connection::Connection;
+use crate::listener::stream::ClientStream;
+use crate::route::RequestView;
+use crate::runtime::Cell;
+use crate::telemetry::Telemetry;
+use crate::upstream::HashInput;
+use carry::{Carried, Failure};
+use head::{Head, Parsed};
+use http1::Http1;
+use request::Asked;
+
+/// Serves admitted connections: ordinary requests itself, all others through Pingora.
+pub struct Relay {
+    cell: Arc<Cell>,
+    telemetry: Arc<Telemetry>,
+    proxy: Arc<HttpProxy<Gateway>>,
+}
+
+/// What to do with what a client sent.
+enum Next {
+    Carry(Box<Carried>),
+    /// It is Pingora's.
+    HandOver,
+    /// Nothing more comes, or nothing more is wanted.
+    End,
+}
+
+impl Relay {
+    pub fn new(cell: Arc<Cell>, telemetry: Arc<Telemetry>, proxy: Arc<HttpProxy<Gateway>>) -> Self {
+        Self { cell, telemetry, proxy }
+    }
+
+    /// One HTTP/1.1 connection, to its end.
+    pub async fn serve_http1(
+        &self,
+        stream: ClientStream,
+        connection: &Arc<Connection>,
+        shutdown: &ShutdownWatch,
+    ) {
+        let mut client = Http1::new(stream);
+        loop {
+            match self.next(&mut client, connection).await {
+                Next::Carry(mut carried) => {
+                    client.is_last |= carried.is_last || connection.is_ending();
+                    if self.carry_http1(&mut client, &mut carried).await.is_err() || client.is_last {
+                        break;
+                    }
+                }
+                Next::HandOver => match self.hand_over(client, connection, shutdown).await {
+                    Some(stream) => client = Http1::new(stream),
+                    None => return,
+                },
+                Next::End => break,
+            }
+        }
+        client.close().await;
+    }
+
+    /// Waits for the next request, and looks at it as soon as its head is there.
+    async fn next(&self, client: &mut Http1, connection: &Arc<Connection>) -> Next {
+        let (idle, whole_head) = self.patience(connection);
+        let mut head_until = None;
+        loop {
+            let limit = if client.inbox.is_empty() {
+                if connection.is_ending() {
+                    return Next::End;
+                }
+                idle
+            } else {
+                match self.look(&client.inbox, connection) {
+                    Some(next) => return next,
+                    None => {
+                        let until = *head_until.get_or_insert_with(|| Instant::now() + whole_head);
+                        until.saturating_duration_since(Instant::now())
+                    }
+                }
+            };
+            match fast_timeout(limit, client.fill(connection)).await {
+                Ok(Ok(true)) => {}
+                // The client left, or was too slow, or the gateway stops.
+                _ => return Next::End,
+            }
+        }
+    }
+
+    /// How long a connection may be idle, and how long a head may take from its first byte to its last.
+    fn patience(&self, connection: &Connection) -> (Duration, Duration) {
+        let runtime = self.cell.load();
+        let Some(listener) = runtime.listeners.get(connection.listener) else {
+            return (Duration::ZERO, Duration::ZERO);
+        };
+        let limits = &listener.limits;
+        let idle =
+            if connection.requests() == 0 { limits.request_header_timeout } else { limits.keepalive_timeout };
+        (idle, limits.request_header_timeout)
+    }
+
+    /// `None`: it is not all there.
+    fn look(&self, inbox: &[u8], connection: &Arc<Connection>) -> Option<Next> {
+        let mut room = head::room();
+        match head::parse(inbox, &mut room) {
+            Parsed::Partial => None,
+            Parsed::Other => Some(Next::HandOver),
+            Parsed::Ordinary(head) => Some(
+                self.prepare_http1(&head, inbox, connection)
+                    .map_or(Next::HandOver, |carried| Next::Carry(Box::new(carried))),
+            ),
+        }
+    }
+
+    fn prepare_http1(&self, head: &Head<'_>, inbox: &[u8], connection: &Arc<Connection>) -> Option<Carried> {
+        let asked = Asked {
+            method: &head.method,
+            target: head.target,
+            host: head.host,
+            fields: Fields::Lines(head.fields),
+        };
+        let mut carried = self.prepare(&asked, connection)?;
+        let end = inbox.len().min(head.len + head.body);
+        carried.request.extend_from_slice(&inbox[head.len..end]);
+        carried.missing = head.len + head.body - end;
+        carried.taken = end;
+        carried.body = head.body;
+        carried.is_last = head.is_last;
+        Some(carried)
+    }
+
+    /// Decides about a request, and renders it for an endpoint. `None`: it is refused, or its pool is not ours to
+    /// serve. Nothing has been counted yet, so Pingora's way begins anew.
+    fn prepare(&self, asked: &Asked<'_>, connection: &Arc<Connection>) -> Option<Carried> {
+        let runtime = self.cell.load_full();
+        let told = connection.told(&runtime, asked.host).ok()?;
+        let path = head::path(asked.target);
+        let view = RequestView { host: &told.host, path, method: asked.method, headers: asked.fields };
+        let decided = decide(&runtime, connection, &view);
+        let pool = decided.pool.ok().filter(|pool| pool.is_plain())?;
+        let request = request::render(asked, &told, pool.host_header(), &runtime, connection);
+        let client = connection.identity.as_deref().map(|identity| identity.certificate().fingerprint());
+        let hash = pool.hash(&HashInput { client, path, headers: asked.fields });
+        let mut exchange = Exchange::new(runtime);
+        exchange.begin(connection);
+        exchange.host = Some(told.host.clone());
+        exchange.route = decided.route;
+        exchange.pool = Some(pool);
+        Some(Carried::new(exchange, asked, request, hash))
+    }
+
+    async fn carry_http1(&self, client: &mut Http1, carried: &mut Carried) -> Result<(), Failure> {
+        let result = match client.take_body(carried).await {
+            Ok(()) => carry::carry(client, carried).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = &result {
+            client.refuse(failure, &carried.exchange).await;
+        }
+        carried.finish(client.status, client.sent, result.as_ref().err(), &self.telemetry);
+        client.end_of_answer();
+        result
+    }
+
+    /// One request and its answer by Pingora. The connection comes back if it may be used again.
+    async fn hand_over(
+        &self,
+        client: Http1,
+        connection: &Connection,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ClientStream> {
+        let (idle, _) = self.patience(connection);
+        let mut session = ServerSession::new_http1(Box::new(client.into_stream()));
+        session.set_keepalive(Some(idle.as_secs().max(1)));
+        let reused = self.proxy.process_new_http(session, shutdown).await?;
+        let (stream, _) = reused.consume();
+        stream.into_any().downcast::<ClientStream>().ok().map(|stream| *stream)
+    }
+}

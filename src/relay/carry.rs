@@ -1,0 +1,311 @@
+//! From a request that is ready to be sent to an answer that is delivered, in either version of HTTP.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::Method;
+use pingora_timeout::fast_timeout::fast_timeout;
+
+use super::request::Asked;
+use super::response::{Body, Malformed, Response};
+use crate::gateway::exchange::{Exchange, Outcome};
+use crate::gateway::refusal::Refusal;
+use crate::gateway::request::is_idempotent;
+use crate::telemetry::Telemetry;
+use crate::upstream::{HashValue, Origin, Patience};
+
+/// Times a request may meet a kept-alive connection that its endpoint had closed.
+const MOST_STALE: u32 = 16;
+
+/// A request on its way.
+pub(super) struct Carried {
+    pub(super) exchange: Exchange,
+    pub(super) method: Method,
+    target: Box<str>,
+    /// Head and body for the endpoint.
+    pub(super) request: Vec<u8>,
+    /// Bytes of the body that have not come yet.
+    pub(super) missing: usize,
+    /// Bytes of the client's own form of it, in its buffer.
+    pub(super) taken: usize,
+    pub(super) body: usize,
+    pub(super) is_last: bool,
+    hash: HashValue,
+}
+
+/// Why a request was not answered by an endpoint, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("the client went away")]
+    ClientGone,
+    #[error("the client sends its request too slowly")]
+    ClientSlow,
+    /// Nothing was sent to the client yet.
+    #[error("{}", .0.as_str())]
+    Refused(Refusal),
+    /// The answer had begun.
+    #[error("the endpoint broke off its answer")]
+    BrokenOff,
+    /// The answer had begun.
+    #[error("the request's time is over")]
+    OutOfTime,
+}
+
+/// The client's side of a request.
+pub(super) trait Downstream {
+    /// Ready when nobody waits for the answer any more. What the client sends meanwhile is kept for later.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    fn interim(&mut self, response: &Response);
+
+    /// `is_done`: there is no body.
+    fn head(&mut self, response: &Response, is_done: bool) -> Result<(), Failure>;
+
+    /// `is_last`: the body ends with this piece.
+    async fn body(&mut self, piece: Bytes, is_last: bool) -> Result<(), Failure>;
+
+    /// The body has ended; maybe nobody knew when its last piece was passed on.
+    fn end(&mut self) -> Result<(), Failure>;
+
+    /// Sends what has gathered.
+    async fn flush(&mut self) -> Result<(), Failure>;
+}
+
+impl Carried {
+    pub(super) fn new(exchange: Exchange, asked: &Asked<'_>, request: Vec<u8>, hash: HashValue) -> Self {
+        Self {
+            exchange,
+            method: asked.method.clone(),
+            target: asked.target.into(),
+            request,
+            missing: 0,
+            taken: 0,
+            body: 0,
+            is_last: false,
+            hash,
+        }
+    }
+
+    /// Counts and records the request.
+    pub(super) fn finish(
+        &mut self,
+        status: u16,
+        sent: u64,
+        failure: Option<&Failure>,
+        telemetry: &Telemetry,
+    ) {
+        match failure {
+            Some(Failure::Refused(refusal)) => self.exchange.refusal = Some(*refusal),
+            Some(Failure::ClientSlow) => self.exchange.refusal = Some(Refusal::BadRequest),
+            Some(Failure::BrokenOff) => {
+                self.exchange.failed(Refusal::UpstreamFailed);
+            }
+            Some(Failure::OutOfTime) => {
+                self.exchange.failed(Refusal::UpstreamTimeout);
+            }
+            Some(Failure::ClientGone) | None => {}
+        }
+        let outcome = Outcome {
+            method: &self.method,
+            path: super::head::path(&self.target),
+            status,
+            bytes_in: (self.body - self.missing) as u64,
+            bytes_out: sent,
+            error: failure.map(|failure| failure as &dyn std::fmt::Display),
+        };
+        self.exchange.finish(&outcome, telemetry);
+    }
+
+    /// How long the next step may take.
+    fn limit(&self, usual: Duration) -> Result<Duration, Failure> {
+        match self.exchange.patience(false) {
+            Some(Patience::AtMost(left)) => Ok(usual.min(left)),
+            Some(Patience::Usual | Patience::Endless) => Ok(usual),
+            None => Err(Failure::Refused(Refusal::UpstreamTimeout)),
+        }
+    }
+
+    fn first_byte(&self) -> Duration {
+        self.exchange.pool.as_ref().map_or(Duration::ZERO, |pool| pool.timeouts().first_byte)
+    }
+}
+
+/// Asks endpoints until one answers, and passes the answer on.
+pub(super) async fn carry<D: Downstream>(client: &mut D, carried: &mut Carried) -> Result<(), Failure> {
+    let mut buffer = BytesMut::new();
+    let (mut origin, response) = ask(client, carried, &mut buffer).await?;
+    carried.exchange.answered(response.status);
+    let mut body = response.body;
+    client.head(&response, body.is_done())?;
+    deliver(client, &mut origin, carried, &mut body, &mut buffer).await?;
+    client.flush().await?;
+    if response.keeps_alive && body.is_done() && buffer.is_empty() {
+        let idle = carried.exchange.pool.as_ref().map_or(Duration::ZERO, |pool| pool.timeouts().idle);
+        origin.keep(idle);
+    }
+    Ok(())
+}
+
+async fn deliver<D: Downstream>(
+    client: &mut D,
+    origin: &mut Origin,
+    carried: &Carried,
+    body: &mut Body,
+    buffer: &mut BytesMut,
+) -> Result<(), Failure> {
+    loop {
+        while let Some(piece) = body.take(buffer).map_err(|Malformed| Failure::BrokenOff)? {
+            client.body(piece, body.is_done()).await?;
+        }
+        if body.is_done() {
+            return client.end();
+        }
+        client.flush().await?;
+        let limit = carried.limit(carried.first_byte()).map_err(|_| Failure::OutOfTime)?;
+        match arrive(client, origin, buffer, limit).await {
+            Ok(0) if *body == Body::UntilClose => return client.end(),
+            Err(Arrival::Upstream(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(Failure::OutOfTime);
+            }
+            Ok(0) | Err(Arrival::Upstream(_)) => return Err(Failure::BrokenOff),
+            Ok(_) => {}
+            Err(Arrival::ClientGone) => return Err(Failure::ClientGone),
+        }
+    }
+}
+
+/// Finds an endpoint that answers, within the limits of what may be sent twice.
+async fn ask<D: Downstream>(
+    client: &mut D,
+    carried: &mut Carried,
+    buffer: &mut BytesMut,
+) -> Result<(Origin, Response), Failure> {
+    let mut stale = 0;
+    loop {
+        let mut origin = match reach(carried).await {
+            Ok(origin) => origin,
+            // Nothing was sent yet: another endpoint may be tried, whatever the method.
+            Err(Unreached::Failed(refusal)) if carried.exchange.failed(refusal) => continue,
+            Err(Unreached::Failed(refusal) | Unreached::Nowhere(refusal)) => {
+                return Err(Failure::Refused(refusal));
+            }
+        };
+        carried.exchange.connected();
+        let failed = match attempt(client, &mut origin, carried, buffer).await {
+            Ok(response) => return Ok((origin, response)),
+            Err(Attempt::ClientGone) => return Err(Failure::ClientGone),
+            Err(Attempt::TimeIsOver(failure)) => return Err(failure),
+            Err(Attempt::Upstream(refusal)) => refusal,
+        };
+        if origin.is_reused() && buffer.is_empty() {
+            carried.exchange.was_stale(failed);
+            stale += 1;
+            if is_idempotent(&carried.method) && stale < MOST_STALE {
+                continue;
+            }
+        } else {
+            carried.exchange.failed(failed);
+        }
+        return Err(Failure::Refused(failed));
+    }
+}
+
+enum Unreached {
+    /// This endpoint; another one may do.
+    Failed(Refusal),
+    /// There is none to go to.
+    Nowhere(Refusal),
+}
+
+/// A connection to one of the pool's endpoints that was not tried yet.
+async fn reach(carried: &mut Carried) -> Result<Origin, Unreached> {
+    let Some(pool) = carried.exchange.pool.clone() else { return Err(Unreached::Nowhere(Refusal::Internal)) };
+    let Some(lease) = pool.choose(carried.hash, &carried.exchange.tried) else {
+        return Err(Unreached::Nowhere(carried.exchange.refusal.unwrap_or(Refusal::NoEndpoint)));
+    };
+    let address = lease.endpoint().next_address();
+    carried.exchange.leased(lease);
+    let address = address.ok_or(Unreached::Nowhere(Refusal::NoEndpoint))?;
+    if let Some(origin) = Origin::kept(address) {
+        return Ok(origin);
+    }
+    let limit = carried.limit(pool.timeouts().connect);
+    let limit = limit.map_err(|_| Unreached::Nowhere(Refusal::UpstreamTimeout))?;
+    Origin::connect(address, limit).await.map_err(|error| {
+        Unreached::Failed(match error.kind() {
+            io::ErrorKind::TimedOut => Refusal::ConnectTimeout,
+            _ => Refusal::ConnectFailed,
+        })
+    })
+}
+
+enum Attempt {
+    ClientGone,
+    TimeIsOver(Failure),
+    Upstream(Refusal),
+}
+
+async fn attempt<D: Downstream>(
+    client: &mut D,
+    origin: &mut Origin,
+    carried: &Carried,
+    buffer: &mut BytesMut,
+) -> Result<Response, Attempt> {
+    let limit = || carried.limit(carried.first_byte()).map_err(Attempt::TimeIsOver);
+    origin
+        .write_all(&carried.request, limit()?)
+        .await
+        .map_err(|error| Attempt::Upstream(refusal_for(&error)))?;
+    loop {
+        match arrive(client, origin, buffer, limit()?).await {
+            Ok(0) => return Err(Attempt::Upstream(Refusal::UpstreamFailed)),
+            Ok(_) => {}
+            Err(Arrival::Upstream(error)) => return Err(Attempt::Upstream(refusal_for(&error))),
+            Err(Arrival::ClientGone) => return Err(Attempt::ClientGone),
+        }
+        while let Some(response) = Response::take(buffer, &carried.method)
+            .map_err(|Malformed| Attempt::Upstream(Refusal::UpstreamFailed))?
+        {
+            match response.status {
+                // Nobody asked for another protocol.
+                101 => return Err(Attempt::Upstream(Refusal::UpstreamFailed)),
+                // Nobody waits for leave to send a body.
+                100 => {}
+                _ if response.is_informational() => client.interim(&response),
+                _ => return Ok(response),
+            }
+        }
+    }
+}
+
+fn refusal_for(error: &io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Refusal::UpstreamTimeout,
+        _ => Refusal::UpstreamFailed,
+    }
+}
+
+enum Arrival {
+    ClientGone,
+    Upstream(io::Error),
+}
+
+/// Waits for bytes of the endpoint; 0 is the end of its stream.
+async fn arrive<D: Downstream>(
+    client: &mut D,
+    origin: &mut Origin,
+    buffer: &mut BytesMut,
+    limit: Duration,
+) -> Result<usize, Arrival> {
+    let bytes = std::future::poll_fn(|cx| {
+        if let Poll::Ready(read) = origin.poll_read(cx, buffer) {
+            return Poll::Ready(read.map_err(Arrival::Upstream));
+        }
+        client.poll_gone(cx).map(|()| Err(Arrival::ClientGone))
+    });
+    fast_timeout(limit, bytes)
+        .await
+        .unwrap_or_else(|_| Err(Arrival::Upstream(io::ErrorKind::TimedOut.into())))
+}

@@ -1,0 +1,308 @@
+//! HTTP/2 connections, and the client's side of a request in HTTP/2.
+//!
+//! The `h2` crate speaks the protocol, and Pingora checks each request before anybody sees it; only the way from there
+//! to the endpoint and back is ours.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, header};
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
+use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest};
+use pingora_core::server::ShutdownWatch;
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_timeout::fast_timeout::{fast_sleep, fast_timeout};
+use tokio::sync::Notify;
+
+use super::Relay;
+use super::carry::{self, Carried, Downstream, Failure};
+use super::head::{LARGEST_BODY, is_plain_target};
+use super::request::Asked;
+use super::response::Response;
+use crate::fields::{Fields, text};
+use crate::gateway::exchange::Exchange;
+use crate::gateway::refusal::{Page, Refusal};
+use crate::gateway::request::check_framing;
+use crate::listener::connection::Connection;
+use crate::listener::stream::ClientStream;
+
+/// Requests that are no HTTP. A client that sends more of them is not worth its connection.
+const MOST_MALFORMED: usize = 32;
+
+/// How long a client may take for the next piece of a request's body.
+const PIECE: Duration = Duration::from_secs(60);
+
+impl Relay {
+    /// One HTTP/2 connection, to its end.
+    pub async fn serve_http2(
+        self: &Arc<Self>,
+        stream: ClientStream,
+        connection: &Arc<Connection>,
+        shutdown: &ShutdownWatch,
+    ) {
+        let digest = Arc::new(Digest {
+            ssl_digest: None,
+            timing_digest: stream.get_timing_digest(),
+            proxy_digest: stream.get_proxy_digest(),
+            socket_digest: stream.get_socket_digest(),
+        });
+        let (first_request, _) = self.patience(connection);
+        let preface = handshake(Box::new(stream), Some(default_h2_options()));
+        let Ok(Ok(mut http2)) = fast_timeout(first_request, preface).await else { return };
+        let open = Arc::new(Open::default());
+        let (mut malformed, mut is_ending) = (0, false);
+        while malformed < MOST_MALFORMED {
+            let (idle, _) = self.patience(connection);
+            let next = {
+                // Dropping it between two requests loses nothing.
+                let mut accept = pin!(HttpSession::from_h2_conn(&mut http2, digest.clone()));
+                let mut idle = pin!(open.idle(idle));
+                poll_fn(|cx| {
+                    if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
+                        return Poll::Ready(Next::Accepted(accepted));
+                    }
+                    if !is_ending && connection.poll_ending(cx).is_ready() {
+                        return Poll::Ready(Next::Ending);
+                    }
+                    idle.as_mut().poll(cx).map(|()| Next::Idle)
+                })
+                .await
+            };
+            match next {
+                Next::Accepted(Ok(Some(H2Accept::Session(session)))) => {
+                    let (relay, connection, shutdown) = (self.clone(), connection.clone(), shutdown.clone());
+                    let request = OpenRequest::new(&open);
+                    tokio::spawn(async move {
+                        let _request = request;
+                        relay.serve_stream(session, &connection, &shutdown).await;
+                    });
+                }
+                Next::Accepted(Ok(Some(H2Accept::Rejected))) => malformed += 1,
+                // The client closed, or spoke no HTTP/2.
+                Next::Accepted(Ok(None) | Err(_)) => return,
+                // Nobody waits for anything: the socket is simply closed.
+                Next::Idle => return,
+                Next::Ending => {
+                    is_ending = true;
+                    http2.graceful_shutdown();
+                }
+            }
+        }
+        log::debug!("connection {:016x} sent {malformed} malformed requests", connection.id.0);
+    }
+
+    async fn serve_stream(
+        &self,
+        session: HttpSession,
+        connection: &Arc<Connection>,
+        shutdown: &ShutdownWatch,
+    ) {
+        match self.prepare_http2(session.req_header(), connection) {
+            Some(mut carried) => {
+                let mut client = Http2 { session, has_ended: false, sent: 0 };
+                self.carry_http2(&mut client, &mut carried).await;
+            }
+            None => {
+                let _ = self.proxy.process_new_http(ServerSession::new_http2(session), shutdown).await;
+            }
+        }
+    }
+
+    fn prepare_http2(&self, request: &RequestHeader, connection: &Arc<Connection>) -> Option<Box<Carried>> {
+        let target = request.uri.path_and_query()?.as_str();
+        if !is_ordinary(request) || !is_plain_target(target) {
+            return None;
+        }
+        let fields = Fields::Map(&request.headers);
+        let asked = Asked { method: &request.method, target, host: host(request)?, fields };
+        let mut carried = self.prepare(&asked, connection)?;
+        carried.body = body(request)?;
+        carried.missing = carried.body;
+        Some(Box::new(carried))
+    }
+
+    async fn carry_http2(&self, client: &mut Http2, carried: &mut Carried) {
+        let result = match client.take_body(carried).await {
+            Ok(()) => carry::carry(client, carried).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = &result {
+            client.refuse(failure, &carried.exchange).await;
+        }
+        let status = client.session.response_written().map_or(0, |response| response.status.as_u16());
+        carried.finish(status, client.sent, result.as_ref().err(), &self.telemetry);
+    }
+}
+
+enum Next {
+    Accepted(pingora_core::Result<Option<H2Accept>>),
+    Ending,
+    Idle,
+}
+
+/// Of one connection: how many requests are not answered yet.
+#[derive(Default)]
+struct Open {
+    count: AtomicUsize,
+    none: Notify,
+}
+
+impl Open {
+    /// Ready once there was no request for a while.
+    async fn idle(&self, limit: Duration) {
+        while self.count.load(Ordering::Acquire) > 0 {
+            self.none.notified().await;
+        }
+        fast_sleep(limit).await;
+    }
+}
+
+/// One of them, until it is dropped.
+struct OpenRequest(Arc<Open>);
+
+impl OpenRequest {
+    fn new(open: &Arc<Open>) -> Self {
+        open.count.fetch_add(1, Ordering::AcqRel);
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_one();
+        }
+    }
+}
+
+fn is_ordinary(request: &RequestHeader) -> bool {
+    let method = &request.method;
+    let is_known = matches!(
+        *method,
+        Method::GET
+            | Method::POST
+            | Method::PUT
+            | Method::HEAD
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS
+    );
+    is_known && !request.headers.contains_key(header::EXPECT) && check_framing(&request.headers).is_ok()
+}
+
+/// As the client wrote it; `None` where it wrote two, or none.
+fn host(request: &RequestHeader) -> Option<&str> {
+    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    match (authority, hosts.next(), hosts.next()) {
+        (Some(authority), None, None) => Some(authority),
+        (Some(authority), Some(host), None) if host == authority => Some(authority),
+        (None, Some(host), None) => text(host.as_bytes()),
+        _ => None,
+    }
+}
+
+/// Bytes of the body; `None` where it is large, or not known.
+fn body(request: &RequestHeader) -> Option<usize> {
+    match request.headers.get(header::CONTENT_LENGTH) {
+        Some(length) => length.to_str().ok()?.parse().ok().filter(|length| *length <= LARGEST_BODY),
+        None => request.send_end_stream().unwrap_or(false).then_some(0),
+    }
+}
+
+/// A client's stream.
+struct Http2 {
+    session: HttpSession,
+    has_ended: bool,
+    /// Bytes of the answer's body.
+    sent: u64,
+}
+
+impl Http2 {
+    async fn take_body(&mut self, carried: &mut Carried) -> Result<(), Failure> {
+        while carried.missing > 0 {
+            let piece = match fast_timeout(PIECE, self.session.read_body_bytes()).await {
+                Ok(Ok(Some(piece))) => piece,
+                Ok(_) => return Err(Failure::ClientGone),
+                Err(_) => return Err(Failure::ClientSlow),
+            };
+            carried.missing = carried.missing.checked_sub(piece.len()).ok_or(Failure::ClientGone)?;
+            carried.request.extend_from_slice(&piece);
+        }
+        Ok(())
+    }
+
+    /// Says no in our name, if nothing was said yet.
+    async fn refuse(&mut self, failure: &Failure, exchange: &Exchange) {
+        let refusal = match failure {
+            Failure::Refused(refusal) => *refusal,
+            Failure::ClientSlow => Refusal::BadRequest,
+            Failure::ClientGone | Failure::BrokenOff | Failure::OutOfTime => return self.session.shutdown(),
+        };
+        if self.session.response_written().is_some() {
+            return self.session.shutdown();
+        }
+        let page = Page::new(refusal, &exchange.request_id());
+        let Ok(mut header) = ResponseHeader::build_no_case(page.status, Some(5)) else { return };
+        for (name, value) in page.fields() {
+            let _ = header.insert_header(name, value);
+        }
+        if self.session.write_response_header(Box::new(header), false).is_ok() {
+            self.sent = page.body.len() as u64;
+            // A client that is gone cannot be told.
+            let _ = self.session.write_body(page.body, true).await;
+        }
+    }
+}
+
+impl Downstream for Http2 {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.session.idle()).poll(cx).map(|_| ())
+    }
+
+    /// The `h2` crate cannot send any.
+    fn interim(&mut self, _: &Response) {}
+
+    fn head(&mut self, response: &Response, is_done: bool) -> Result<(), Failure> {
+        let header = translate(response).map_err(|()| Failure::Refused(Refusal::UpstreamFailed))?;
+        self.has_ended = is_done;
+        self.session.write_response_header(Box::new(header), is_done).map_err(|_| Failure::ClientGone)
+    }
+
+    async fn body(&mut self, piece: Bytes, is_last: bool) -> Result<(), Failure> {
+        self.sent += piece.len() as u64;
+        self.has_ended = is_last;
+        self.session.write_body(piece, is_last).await.map_err(|_| Failure::ClientGone)
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return Ok(());
+        }
+        self.session.finish().map_err(|_| Failure::ClientGone)
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn translate(response: &Response) -> Result<ResponseHeader, ()> {
+    let mut header = ResponseHeader::build_no_case(response.status, Some(8)).map_err(|_| ())?;
+    for (name, value) in response.fields() {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ())?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| ())?;
+        header.append_header(name, value).map_err(|_| ())?;
+    }
+    if let Some(length) = response.length.filter(|_| response.status != 204) {
+        header.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length)).map_err(|_| ())?;
+    }
+    Ok(header)
+}
