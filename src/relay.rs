@@ -95,13 +95,11 @@ impl Relay {
                 }
                 idle
             } else {
-                match self.look(&client.inbox, connection) {
-                    Some(next) => return next,
-                    None => {
-                        let until = *head_until.get_or_insert_with(|| Instant::now() + whole_head);
-                        until.saturating_duration_since(Instant::now())
-                    }
+                if let Some(next) = self.look(&client.inbox, connection) {
+                    return next;
                 }
+                let until = *head_until.get_or_insert_with(|| Instant::now() + whole_head);
+                until.saturating_duration_since(Instant::now())
             };
             match fast_timeout(limit, client.fill(connection)).await {
                 Ok(Ok(true)) => {}

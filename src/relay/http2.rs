@@ -85,10 +85,8 @@ impl Relay {
                     });
                 }
                 Next::Accepted(Ok(Some(H2Accept::Rejected))) => malformed += 1,
-                // The client closed, or spoke no HTTP/2.
-                Next::Accepted(Ok(None) | Err(_)) => return,
-                // Nobody waits for anything: the socket is simply closed.
-                Next::Idle => return,
+                // The client closed, or spoke no HTTP/2, or nobody waits for anything: the socket is simply closed.
+                Next::Accepted(Ok(None) | Err(_)) | Next::Idle => return,
                 Next::Ending => {
                     is_ending = true;
                     http2.graceful_shutdown();

@@ -113,7 +113,7 @@ struct Framing<'a> {
 impl<'a> Framing<'a> {
     fn read(fields: &[Header<'a>], version: u8) -> Result<Self, Malformed> {
         let mut framing = Self { length: None, chunked: false, keeps_alive: false, connection: Vec::new() };
-        for field in fields.iter() {
+        for field in fields {
             match field.name.len() {
                 10 if field.name.eq_ignore_ascii_case("connection") => {
                     framing.connection.push(crate::fields::text(field.value).ok_or(Malformed)?);
@@ -175,7 +175,7 @@ impl<'a> Framing<'a> {
             17 => is("transfer-encoding"),
             _ => false,
         };
-        of_connection || (!self.connection.is_empty() && self.options().any(|option| is(option)))
+        of_connection || (!self.connection.is_empty() && self.options().any(is))
     }
 }
 
