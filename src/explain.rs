@@ -73,7 +73,7 @@ pub fn explain(runtime: &Runtime, question: &Question, now: UnixTime) -> Result<
     if answer.1.handshake.is_err() {
         return Ok(answer.1);
     }
-    decide(runtime, answer.0.as_ref(), &method, &uri, &mut request, &mut answer.1);
+    decide(runtime, answer.0.as_deref(), &method, &uri, &mut request, &mut answer.1);
     Ok(answer.1)
 }
 
@@ -115,7 +115,7 @@ fn judge(
     listener: &ListenerRuntime,
     chain: Option<&[Vec<u8>]>,
     now: UnixTime,
-) -> (Option<ClientIdentity>, Answer) {
+) -> (Option<Arc<ClientIdentity>>, Answer) {
     let mut answer = Answer {
         listener: listener.name.clone(),
         verdicts: Vec::new(),

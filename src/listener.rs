@@ -7,6 +7,7 @@ pub mod connection;
 pub mod contexts;
 mod handshake;
 mod live;
+mod outlet;
 mod proof;
 mod socket;
 pub mod stream;
@@ -19,7 +20,7 @@ use pingora_core::apps::HttpServerApp;
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use pingora_core::services::Service;
 use pingora_proxy::HttpProxy;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::gateway::Gateway;
 use crate::relay::Relay;
@@ -27,6 +28,7 @@ use crate::runtime::{Cell, ListenerRuntime, Runtime};
 use crate::telemetry::{HandshakeFailure, Telemetry};
 use connection::{Connection, ConnectionId};
 use live::Entered;
+use socket::Accepting;
 use stream::ClientStream;
 
 pub use live::LiveConnections;
@@ -62,7 +64,7 @@ impl Edge {
     }
 
     /// Takes each socket from where it is: bound at start, or inherited from the process that is being upgraded.
-    fn claim(&mut self, fds: Option<&ListenFds>) -> Result<Vec<TcpListener>, BindError> {
+    fn claim(&mut self, fds: Option<&ListenFds>) -> Result<Vec<Accepting>, BindError> {
         let runtime = self.cell.load_full();
         let mut listeners = Vec::new();
         for (listener, bound) in runtime.listeners.iter().zip(&mut self.sockets) {
@@ -74,7 +76,7 @@ impl Edge {
             if let Some(fds) = fds {
                 fds.lock().add(key, socket.as_raw_fd());
             }
-            listeners.push(socket.into_tokio()?);
+            listeners.push(socket.into_accepting()?);
         }
         Ok(listeners)
     }
@@ -142,7 +144,7 @@ struct Acceptor {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl Acceptor {
-    async fn run(mut self, socket: TcpListener) {
+    async fn run(mut self, socket: Accepting) {
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -160,7 +162,7 @@ impl Acceptor {
     }
 
     /// Refuses what is over a limit before it costs anything; serves the rest on a worker thread.
-    fn admit(&self, tcp: TcpStream, peer: std::net::SocketAddr) {
+    fn admit(&self, tcp: std::net::TcpStream, peer: std::net::SocketAddr) {
         let runtime = self.cell.load_full();
         let Some(listener) = runtime.listeners.get(self.index).cloned() else { return };
         let metrics = &listener.metrics;
@@ -171,7 +173,6 @@ impl Acceptor {
             metrics.handshake_failed(HandshakeFailure::Overloaded);
             return;
         }
-        let Ok(tcp) = tcp.into_std() else { return };
         let acceptor = self.clone();
         let entered = self.live.enter();
         pingora_runtime::current_handle().spawn(async move {
@@ -191,8 +192,6 @@ impl Acceptor {
     ) {
         let _open = listener.metrics.connection_opened();
         let id = ConnectionId::next();
-        // Small answers must not wait for the client's acknowledgement of the one before.
-        let _ = tcp.set_nodelay(true);
         let outcome = handshake::accept(&listener, tcp, id, peer, &self.telemetry).await;
         let Some(client) = outcome else { return };
         let connection =

@@ -19,7 +19,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use awslc as library;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
+use openssl::pkey::{PKeyRef, Private};
 use openssl::ssl::{Ssl, SslContextBuilder, SslOptions, SslRef, SslVerifyMode};
+use openssl::x509::X509;
 #[cfg(not(feature = "aws-lc"))]
 use ossl as library;
 
@@ -113,6 +115,18 @@ pub fn verify_clients(builder: &mut SslContextBuilder, demand: Demand) {
 pub enum Demand {
     Require,
     Ask,
+}
+
+/// A context for a server that shows `chain`, leaf first, and proves it with `key`.
+pub fn server(chain: &[X509], key: &PKeyRef<Private>) -> Result<SslContextBuilder, ErrorStack> {
+    let mut builder = SslContextBuilder::new(library::server_method())?;
+    library::show(&mut builder, chain, key)?;
+    Ok(builder)
+}
+
+/// Tells clients whose certificates are believed (RFC 8446, section 4.2.4).
+pub fn name_authorities(builder: &mut SslContextBuilder, trust: &TrustSet) -> Result<(), ErrorStack> {
+    library::name_authorities(builder, trust)
 }
 
 /// Gives a connection its [`ClientCheck`], before the handshake starts.

@@ -10,6 +10,7 @@
 
 mod checks;
 mod identity;
+mod memory;
 mod path;
 mod policy;
 mod revocation;
@@ -166,6 +167,15 @@ impl TrustDomain {
     /// Whether this domain may take the place of `previous`: not when one of its lists is older.
     pub fn check_succession(&self, previous: &Self) -> Result<(), TrustError> {
         self.revoked.check_succession(&previous.revoked)
+    }
+
+    /// When a verdict may change without anybody changing the domain.
+    fn changes(&self) -> impl Iterator<Item = UnixTime> {
+        let anchors = self
+            .certificates
+            .iter()
+            .flat_map(|anchor| memory::changes_of_validity(anchor.not_before(), anchor.not_after()));
+        anchors.chain(self.revoked.changes(self.policy.when_stale))
     }
 
     /// The verdict on a chain. Every way in which it can end is a [`RejectionReason`].

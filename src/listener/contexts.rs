@@ -113,9 +113,8 @@ fn builder(
     trust: Option<&TrustSet>,
     keys: &TicketKeys,
 ) -> Result<SslContextBuilder, ErrorStack> {
-    let mut builder = SslContextBuilder::new(SslMethod::tls_server())?;
+    let mut builder = tls::server(&certificate.chain, &certificate.key)?;
     protocol(&mut builder, &listener.tls)?;
-    identity(&mut builder, certificate)?;
     sessions(&mut builder, listener, trust, keys)?;
     alpn(&mut builder, &listener.protocols);
     if let Some(trust) = trust {
@@ -163,18 +162,6 @@ fn version(version: TlsVersion) -> SslVersion {
         TlsVersion::Tls12 => SslVersion::TLS1_2,
         TlsVersion::Tls13 => SslVersion::TLS1_3,
     }
-}
-
-fn identity(builder: &mut SslContextBuilder, certificate: &ServerCertificate) -> Result<(), ErrorStack> {
-    let mut chain = certificate.chain.iter();
-    if let Some(leaf) = chain.next() {
-        builder.set_certificate(leaf)?;
-    }
-    for intermediate in chain {
-        builder.add_extra_chain_cert(intermediate.clone())?;
-    }
-    builder.set_private_key(&certificate.key)?;
-    builder.check_private_key()
 }
 
 /// Sessions live in tickets only: nothing grows with the number of clients. The context ties a ticket to the
@@ -230,19 +217,15 @@ fn alpn_names(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn ca_names(builder: &mut SslContextBuilder, trust: &TrustSet) -> Result<(), ErrorStack> {
-    let anchors = trust.anchor_certificates();
-    let size: usize =
-        anchors.iter().filter_map(|anchor| anchor.subject_name().to_der().ok()).map(|n| n.len()).sum();
+    let names = trust.ca_names();
+    let size: usize = names.iter().map(|name| name.len()).sum();
     if size > LARGEST_CA_NAMES {
         log::warn!(
             "the names of {} trust anchors take {size} bytes, too many for a handshake: none are sent \
              (hint: `client_auth.send_ca_names: false` says so in the configuration)",
-            anchors.len()
+            names.len()
         );
         return Ok(());
     }
-    for anchor in anchors {
-        builder.add_client_ca(anchor)?;
-    }
-    Ok(())
+    tls::name_authorities(builder, trust)
 }

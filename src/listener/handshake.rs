@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssl::ssl::{NameType, Ssl, SslRef};
+use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
 use super::connection::ConnectionId;
+use super::outlet::Outlet;
 use crate::runtime::ListenerRuntime;
 use crate::telemetry::{ConnectionRecord, HandshakeFailure, Resumption, Telemetry, TlsVersion};
 use crate::tls::{self, ClientCheck, Verdict};
@@ -17,7 +19,7 @@ use crate::trust::ClientIdentity;
 
 /// A client that may speak HTTP now.
 pub(super) struct Admitted {
-    pub(super) stream: SslStream<TcpStream>,
+    pub(super) stream: SslStream<Outlet>,
     pub(super) identity: Option<Arc<ClientIdentity>>,
     pub(super) sni: Option<String>,
     pub(super) is_h2: bool,
@@ -77,7 +79,7 @@ async fn shake_hands(
         subject: None,
     })?;
     let timeout = listener.limits.handshake_timeout;
-    let finished = tokio::time::timeout(timeout, Pin::new(&mut stream).accept()).await;
+    let finished = fast_timeout(timeout, Pin::new(&mut stream).accept()).await;
     describe_session(stream.ssl(), record);
     match finished {
         Err(_) => return Err(refused(HandshakeFailure::Timeout)),
@@ -106,14 +108,14 @@ async fn shake_hands(
 fn prepare(
     listener: &ListenerRuntime,
     tcp: TcpStream,
-) -> Result<SslStream<TcpStream>, openssl::error::ErrorStack> {
+) -> Result<SslStream<Outlet>, openssl::error::ErrorStack> {
     // What an earlier connection on this thread left in the library's error queue is not ours.
     let _ = openssl::error::ErrorStack::get();
     let mut ssl = Ssl::new(listener.contexts.context())?;
     if let Some(trust) = &listener.trust {
         tls::attach(&mut ssl, ClientCheck::new(trust.clone(), listener.ticket_lifetime))?;
     }
-    SslStream::new(ssl, tcp)
+    SslStream::new(ssl, Outlet::new(tcp))
 }
 
 /// Whoever the library let through is looked at once more: it fails closed should a callback ever not have run.

@@ -17,17 +17,17 @@ use pingora_core::protocols::{
 };
 use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
 use super::connection::Connection;
+use super::outlet::Outlet;
 
 /// How long a client may take to receive our close_notify before the socket is simply closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The TLS stream together with what is known about its client.
 pub struct ClientStream {
-    tls: SslStream<TcpStream>,
+    tls: SslStream<Outlet>,
     /// Pingora hands this to every request; it is how a request finds its connection.
     digest: Arc<ProxyDigest>,
     socket: Arc<SocketDigest>,
@@ -38,11 +38,7 @@ pub struct ClientStream {
 }
 
 impl ClientStream {
-    pub fn new(
-        tls: SslStream<TcpStream>,
-        connection: Arc<Connection>,
-        handshake: Duration,
-    ) -> io::Result<Self> {
+    pub fn new(tls: SslStream<Outlet>, connection: Arc<Connection>, handshake: Duration) -> io::Result<Self> {
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection))));
         let socket = Arc::new(SocketDigest::from_raw_fd(tls.get_ref().as_raw_fd()));
@@ -51,6 +47,11 @@ impl ClientStream {
 }
 
 impl ClientStream {
+    /// Holds back what is written from now on, until it is flushed or the connection is shut down.
+    pub fn hold(&mut self) {
+        self.tls.get_mut().hold();
+    }
+
     /// Gives bytes back, which are the next ones to be read.
     pub fn unread(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.unread.is_empty(), "one reader at a time");

@@ -162,6 +162,7 @@ async fn deliver<D: Downstream>(
         if body.is_done() {
             return client.end();
         }
+        // Whatever came is on its way before we wait for more.
         client.flush().await?;
         let limit = carried.limit(carried.first_byte()).map_err(|_| Failure::OutOfTime)?;
         match arrive(client, origin, buffer, limit).await {

@@ -48,6 +48,8 @@ pub(super) struct Http1 {
     pub(super) is_last: bool,
     /// The answer's body goes in chunks, because its length is not known.
     chunked: bool,
+    /// The answer is in the outbox, or sent, to its end.
+    is_whole: bool,
     /// Of the answer; 0 before it.
     pub(super) status: u16,
     /// Bytes of the answer's body.
@@ -62,6 +64,7 @@ impl Http1 {
             outbox: Vec::new(),
             is_last: false,
             chunked: false,
+            is_whole: false,
             status: 0,
             sent: 0,
         }
@@ -168,7 +171,7 @@ impl Http1 {
 
     /// Ready for the next request.
     pub(super) fn end_of_answer(&mut self) {
-        (self.status, self.sent, self.chunked) = (0, 0, false);
+        (self.status, self.sent, self.chunked, self.is_whole) = (0, 0, false, false);
     }
 
     pub(super) async fn close(mut self) {
@@ -238,6 +241,7 @@ impl Downstream for Http1 {
     }
 
     fn end(&mut self) -> Result<(), Failure> {
+        self.is_whole = true;
         if self.chunked {
             self.outbox.extend_from_slice(b"0\r\n\r\n");
         }
@@ -245,6 +249,10 @@ impl Downstream for Http1 {
     }
 
     async fn flush(&mut self) -> Result<(), Failure> {
+        if self.is_whole && self.is_last {
+            // What ends the connection goes with it.
+            self.stream.hold();
+        }
         let mut written = 0;
         while written < self.outbox.len() {
             let write = poll_fn(|cx| Pin::new(&mut self.stream).poll_write(cx, &self.outbox[written..]));

@@ -12,23 +12,93 @@ mod sealed;
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::ssl::{SslContext, SslContextBuilder, SslOptions, SslRef, SslVerifyMode};
+use openssl::pkey::{PKeyRef, Private};
+use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef, SslVerifyMode};
+use openssl::x509::X509;
 use openssl_sys as ffi;
 
 use self::sealed::{Position, Sealer};
 use super::now;
 use super::ticket::TicketKeys;
 use crate::telemetry::HandshakeFailure;
-use crate::trust::RejectionReason;
+use crate::trust::{RejectionReason, TrustSet};
 
 /// Its sessions keep the whole chain.
 #[derive(Default)]
 pub(super) struct Kept;
+
+/// Certificates are bytes for it: it makes no objects of them, which would cost a tenth of a handshake, and which nobody
+/// would look at.
+pub(super) fn server_method() -> SslMethod {
+    // SAFETY: the method is static.
+    unsafe { SslMethod::from_ptr(ffi::TLS_with_buffers_method().cast_mut()) }
+}
+
+/// The chain that is shown to clients, leaf first, with the leaf's key; fails where the two do not belong together.
+pub(super) fn show(
+    builder: &mut SslContextBuilder,
+    chain: &[X509],
+    key: &PKeyRef<Private>,
+) -> Result<(), ErrorStack> {
+    let buffers = chain.iter().map(|certificate| Buffer::new(&certificate.to_der()?));
+    let buffers = buffers.collect::<Result<Vec<_>, _>>()?;
+    let pointers: Vec<_> = buffers.iter().map(|buffer| buffer.0).collect();
+    // SAFETY: context, buffers and key are alive; the library takes references of its own to buffers and key.
+    let set = unsafe {
+        ffi::SSL_CTX_set_chain_and_key(
+            builder.as_ptr(),
+            pointers.as_ptr(),
+            pointers.len(),
+            key.as_ptr(),
+            std::ptr::null(),
+        )
+    };
+    if set == 1 { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+/// The names of the authorities whose clients are welcome.
+pub(super) fn name_authorities(builder: &mut SslContextBuilder, trust: &TrustSet) -> Result<(), ErrorStack> {
+    let names = trust.ca_names().into_iter().map(Buffer::new).collect::<Result<Vec<_>, _>>()?;
+    // SAFETY: the stack is new, and each pointer in it carries a reference that it owns; the context takes the stack.
+    unsafe {
+        let stack = ffi::OPENSSL_sk_new_null();
+        if stack.is_null() {
+            return Err(ErrorStack::get());
+        }
+        for name in names {
+            ffi::OPENSSL_sk_push(stack, name.into_raw().cast());
+        }
+        ffi::SSL_CTX_set0_client_CAs(builder.as_ptr(), stack.cast());
+    }
+    Ok(())
+}
+
+/// Bytes that the library owns.
+struct Buffer(*mut ffi::CRYPTO_BUFFER);
+
+impl Buffer {
+    fn new(bytes: &[u8]) -> Result<Self, ErrorStack> {
+        // SAFETY: the library copies the bytes.
+        let buffer = unsafe { ffi::CRYPTO_BUFFER_new(bytes.as_ptr(), bytes.len(), std::ptr::null_mut()) };
+        if buffer.is_null() { Err(ErrorStack::get()) } else { Ok(Self(buffer)) }
+    }
+
+    fn into_raw(self) -> *mut ffi::CRYPTO_BUFFER {
+        std::mem::ManuallyDrop::new(self).0
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: it holds one reference, and gives that one back.
+        unsafe { ffi::CRYPTO_BUFFER_free(self.0) }
+    }
+}
 
 /// Makes the library ask for our verdict on a chain.
 pub(super) fn judge_chains(builder: &mut SslContextBuilder, mode: SslVerifyMode) {
@@ -98,7 +168,7 @@ unsafe extern "C" fn judge_chain(ssl: *mut ffi::SSL, alert: *mut u8) -> ffi::ssl
         // SAFETY: the library hands us a live connection.
         let ssl = unsafe { SslRef::from_ptr(ssl) };
         let check = super::check(ssl)?;
-        let verdict = check.trust.verify(&presented(ssl), now()).map(Arc::new);
+        let verdict = check.trust.verify(&presented(ssl), now());
         let reason = verdict.as_ref().err().map(|rejection| rejection.reason);
         check.shown(verdict, Kept);
         Some(reason)
@@ -223,7 +293,7 @@ fn honoured(ssl: &SslRef, ticket: &[u8]) -> Option<Vec<u8>> {
     let opened = sealer(ssl)?.open(ticket)?;
     if let Some(check) = check {
         let chain = opened.chain();
-        let verdict = (!chain.is_empty()).then(|| check.trust.verify(&chain, now()).map(Arc::new));
+        let verdict = (!chain.is_empty()).then(|| check.trust.verify(&chain, now()));
         if !check.resume(opened.began, verdict, Kept) {
             return None;
         }

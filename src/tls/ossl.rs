@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslVerifyMode};
+use openssl::pkey::{PKeyRef, Private};
+use openssl::ssl::{SslContextBuilder, SslMethod, SslOptions, SslRef, SslVerifyMode};
 use openssl::stack::StackRef;
 use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
 use openssl_sys as ffi;
@@ -21,7 +22,7 @@ use self::appdata::TicketData;
 use super::ticket::TicketKeys;
 use super::{ClientCheck, now};
 use crate::telemetry::HandshakeFailure;
-use crate::trust::{Rejection, RejectionReason};
+use crate::trust::{Rejection, RejectionReason, TrustSet};
 
 type ChainCallback = unsafe extern "C" fn(*mut ffi::X509_STORE_CTX, *mut c_void) -> c_int;
 type TicketMade = unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int;
@@ -71,6 +72,32 @@ const RETURN_USE_RENEW: c_int = 4;
 
 /// Its sessions keep the leaf alone; these are the intermediates, in DER.
 pub(super) type Kept = Vec<Vec<u8>>;
+
+pub(super) fn server_method() -> SslMethod {
+    SslMethod::tls_server()
+}
+
+/// The chain that is shown to clients, leaf first, with the leaf's key; fails where the two do not belong together.
+pub(super) fn show(
+    builder: &mut SslContextBuilder,
+    chain: &[X509],
+    key: &PKeyRef<Private>,
+) -> Result<(), ErrorStack> {
+    let mut chain = chain.iter();
+    if let Some(leaf) = chain.next() {
+        builder.set_certificate(leaf)?;
+    }
+    for intermediate in chain {
+        builder.add_extra_chain_cert(intermediate.clone())?;
+    }
+    builder.set_private_key(key)?;
+    builder.check_private_key()
+}
+
+/// The names of the authorities whose clients are welcome.
+pub(super) fn name_authorities(builder: &mut SslContextBuilder, trust: &TrustSet) -> Result<(), ErrorStack> {
+    trust.anchor_certificates().into_iter().try_for_each(|anchor| builder.add_client_ca(anchor))
+}
 
 /// Makes the library ask for our verdict on a chain, also when a session is resumed.
 pub(super) fn judge_chains(builder: &mut SslContextBuilder, mode: SslVerifyMode) {
@@ -141,7 +168,7 @@ unsafe extern "C" fn judge_chain(ctx: *mut ffi::X509_STORE_CTX, _: *mut c_void) 
         let check = super::check(connection(context)?)?;
         // SAFETY: both pointers belong to the context and live as long as it does.
         let chain = unsafe { presented(ctx) };
-        let verdict = check.trust.verify_x509(&chain, now()).map(Arc::new);
+        let verdict = check.trust.verify_x509(&chain, now());
         let result = alert_for(verdict.as_ref().err());
         check.shown(verdict, chain.iter().skip(1).filter_map(|x509| x509.to_der().ok()).collect());
         Some(result)
@@ -269,7 +296,7 @@ unsafe fn resumable(check: &ClientCheck, session: *mut ffi::SSL_SESSION) -> Opti
         let leaf = unsafe { X509Ref::from_ptr(leaf) }.to_der().ok()?;
         let mut chain: Vec<&[u8]> = vec![&leaf];
         chain.extend(ticket.intermediates.iter().map(Vec::as_slice));
-        Some(check.trust.verify(&chain, now()).map(Arc::new))
+        Some(check.trust.verify(&chain, now()))
     };
     check.resume(ticket.full_handshake_at, verdict, ticket.intermediates).then_some(())
 }

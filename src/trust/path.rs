@@ -10,6 +10,7 @@ use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext, X509StoreContextRef};
 
 use super::checks::{leaf_is_ca, not_for_clients};
+use super::memory::changes_of_validity;
 use super::{Finding, RejectionReason, TrustPolicy};
 use crate::UnixTime;
 use crate::certificate::{Certificate, ClientUse, MalformedCertificate, Name};
@@ -51,6 +52,10 @@ impl<'a> Shown<'a> {
         self.der.len()
     }
 
+    pub(super) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
     fn x509(&self) -> Result<X509, ErrorStack> {
         self.x509.clone().map_or_else(|| X509::from_der(&self.der), Ok)
     }
@@ -82,6 +87,13 @@ impl Presented {
 
     pub(super) fn leaf(&self) -> &Certificate {
         &self.leaf
+    }
+
+    /// When one of the presented certificates begins or ceases to be valid.
+    pub(super) fn changes(&self) -> impl Iterator<Item = UnixTime> {
+        let others = self.others.iter().filter_map(|other| other.read.as_ref().ok());
+        let all = std::iter::once(&self.leaf).chain(others);
+        all.flat_map(|certificate| changes_of_validity(certificate.not_before(), certificate.not_after()))
     }
 
     pub(super) fn bytes(&self) -> usize {

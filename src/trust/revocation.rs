@@ -117,15 +117,19 @@ impl RevocationList {
         }
     }
 
-    /// Since when the list should have been replaced, if it may not be believed any more.
-    fn stale_since(&self, when_stale: WhenStale, now: UnixTime) -> Option<UnixTime> {
-        let next = self.next_update?;
+    /// Until when the list may be believed, that moment included.
+    fn believed_until(&self, when_stale: WhenStale) -> Option<UnixTime> {
         let grace = match when_stale {
             WhenStale::Believe => return None,
             WhenStale::Refuse => 0,
             WhenStale::BelieveFor(grace) => UnixTime::try_from(grace.as_secs()).unwrap_or(UnixTime::MAX),
         };
-        (now > next.saturating_add(grace)).then_some(next)
+        Some(self.next_update?.saturating_add(grace))
+    }
+
+    /// Since when the list should have been replaced, if it may not be believed any more.
+    fn stale_since(&self, when_stale: WhenStale, now: UnixTime) -> Option<UnixTime> {
+        self.believed_until(when_stale).filter(|until| now > *until).and(self.next_update)
     }
 }
 
@@ -157,6 +161,12 @@ impl RevocationIndex {
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_issuer.is_empty()
+    }
+
+    /// When a list ceases to be believed.
+    pub(super) fn changes(&self, when_stale: WhenStale) -> impl Iterator<Item = UnixTime> {
+        let until = self.lists().filter_map(move |list| list.believed_until(when_stale));
+        until.map(|until| until.saturating_add(1))
     }
 
     pub(super) fn lists(&self) -> impl Iterator<Item = &RevocationList> {

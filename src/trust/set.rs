@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use openssl::x509::{X509, X509Ref};
 
+use super::memory::{self, Memory, Stretch};
 use super::path::{self, Presented, Shown};
 use super::{Anchor, ClientIdentity, Rejection, RejectionReason, TrustDomain, TrustPolicy};
 use crate::UnixTime;
@@ -16,6 +17,9 @@ pub struct TrustSet {
     domains: Vec<Arc<TrustDomain>>,
     /// The most that any of the domains would look at.
     limits: TrustPolicy,
+    /// When a verdict may change without anybody changing a domain.
+    changes: Vec<UnixTime>,
+    memory: Memory,
 }
 
 impl TrustSet {
@@ -30,17 +34,24 @@ impl TrustSet {
                 .unwrap_or(usual.max_chain_bytes),
             ..usual
         };
-        Self { domains, limits }
+        let mut changes: Vec<UnixTime> = domains.iter().flat_map(|domain| domain.changes()).collect();
+        changes.sort_unstable();
+        changes.dedup();
+        Self { domains, limits, changes, memory: Memory::new() }
     }
 
     /// `presented` is what the client sent, as DER, leaf first; more than the path needs may follow.
-    pub fn verify(&self, presented: &[&[u8]], now: UnixTime) -> Result<ClientIdentity, Rejection> {
+    pub fn verify(&self, presented: &[&[u8]], now: UnixTime) -> Result<Arc<ClientIdentity>, Rejection> {
         let presented: Vec<_> = presented.iter().map(|der| Shown::encoded(der)).collect();
-        self.judge(&presented, now)
+        self.judge_once(&presented, now)
     }
 
     /// The same for certificates that the TLS library has decoded already, which saves decoding them twice.
-    pub fn verify_x509(&self, presented: &[&X509Ref], now: UnixTime) -> Result<ClientIdentity, Rejection> {
+    pub fn verify_x509(
+        &self,
+        presented: &[&X509Ref],
+        now: UnixTime,
+    ) -> Result<Arc<ClientIdentity>, Rejection> {
         let shown: Result<Vec<_>, _> = presented.iter().map(|x509| Shown::decoded(x509)).collect();
         let shown = shown.map_err(|error| Rejection {
             reason: RejectionReason::Internal,
@@ -48,18 +59,37 @@ impl TrustSet {
             trust_domain: None,
             detail: format!("the TLS library could not encode what the client presented: {error}"),
         })?;
-        self.judge(&shown, now)
+        self.judge_once(&shown, now)
     }
 
-    fn judge(&self, presented: &[Shown<'_>], now: UnixTime) -> Result<ClientIdentity, Rejection> {
-        let presented = self.read(presented, now)?;
+    /// Chains that were believed before are not judged again while nothing could change the verdict. One that was not
+    /// believed is always judged again: nobody fills the memory who has no certificate.
+    fn judge_once(&self, shown: &[Shown<'_>], now: UnixTime) -> Result<Arc<ClientIdentity>, Rejection> {
+        let key = memory::key(shown);
+        if let Some(identity) = self.memory.recall(&key, now) {
+            return Ok(identity);
+        }
+        let presented = self.read(shown, now)?;
+        let identity = Arc::new(self.judge(&presented, now)?);
+        self.memory.remember(key, self.stretch(&presented, now), identity.clone());
+        Ok(identity)
+    }
+
+    /// How long the verdict on a chain stays what it is.
+    fn stretch(&self, presented: &Presented, now: UnixTime) -> Stretch {
+        let next = self.changes.partition_point(|change| *change <= now);
+        let around = self.changes[next.saturating_sub(1)..].iter().take(2).copied();
+        Stretch::around(now, around.chain(presented.changes()))
+    }
+
+    fn judge(&self, presented: &Presented, now: UnixTime) -> Result<ClientIdentity, Rejection> {
         let (mut believed, mut worst) = (None, None);
         for domain in &self.domains {
             // Once a domain believes, the others are asked only for what they may have revoked.
             if believed.is_some() && domain.revoked.is_empty() {
                 continue;
             }
-            match domain.verify(&presented, now) {
+            match domain.verify(presented, now) {
                 Ok(identity) => believed = believed.or(Some(identity)),
                 // Revoked is final, in whatever order the domains stand: a stolen device that one of them knows
                 // about does not get in through another one.
@@ -70,7 +100,7 @@ impl TrustSet {
         if let Some(identity) = believed {
             return Ok(identity);
         }
-        Err(worst.map_or_else(|| self.nobody(&presented), |rejection| self.in_the_name_of_all(rejection)))
+        Err(worst.map_or_else(|| self.nobody(presented), |rejection| self.in_the_name_of_all(rejection)))
     }
 
     /// The verdict of each domain, also of those behind the first one that believes.

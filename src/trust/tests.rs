@@ -26,7 +26,7 @@ fn believing(anchors: &[&Minted]) -> TrustSet {
     set(&[&domain_of("fleet", anchors, Vec::new(), TrustPolicy::default())])
 }
 
-fn verify_at(set: &TrustSet, chain: &[&Minted], now: UnixTime) -> Result<ClientIdentity, Rejection> {
+fn verify_at(set: &TrustSet, chain: &[&Minted], now: UnixTime) -> Result<Arc<ClientIdentity>, Rejection> {
     let chain: Vec<Vec<u8>> = chain.iter().map(|certificate| certificate.der()).collect();
     let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
     let verdict = set.verify(&chain, now);
@@ -40,7 +40,7 @@ fn verify_at(set: &TrustSet, chain: &[&Minted], now: UnixTime) -> Result<ClientI
     verdict
 }
 
-fn verify(set: &TrustSet, chain: &[&Minted]) -> Result<ClientIdentity, Rejection> {
+fn verify(set: &TrustSet, chain: &[&Minted]) -> Result<Arc<ClientIdentity>, Rejection> {
     verify_at(set, chain, NOW)
 }
 

@@ -36,7 +36,7 @@ impl Position {
         }
         let mut from = 0;
         let find = |certificate: &&[u8]| {
-            let start = from + memchr::memmem::find(&session[from..], certificate)?;
+            let start = from + find(certificate, &session[from..])?;
             from = start + certificate.len();
             Some(Self { start: start as u32, len: certificate.len() as u32 })
         };
@@ -55,6 +55,16 @@ impl Position {
     fn within(self, session: &[u8]) -> Option<&[u8]> {
         session.get(self.start as usize..)?.get(..self.len as usize)
     }
+}
+
+/// Where `certificate` stands in `session`. The end of a certificate is its signature, which occurs nowhere else; to look
+/// for that is much cheaper than to look for the whole.
+fn find(certificate: &[u8], session: &[u8]) -> Option<usize> {
+    const END: usize = 16;
+    let end = certificate.get(certificate.len().checked_sub(END)?..)?;
+    memchr::memmem::find_iter(session, end)
+        .filter_map(|at| (at + END).checked_sub(certificate.len()))
+        .find(|start| session[*start..].starts_with(certificate))
 }
 
 /// Seals and opens tickets under one set of keys.
@@ -164,8 +174,8 @@ mod tests {
 
     #[test]
     fn the_chain_is_found_again_in_the_session() {
-        let session = b"..leaf.. padding ..intermediate..";
-        let chain: [&[u8]; 2] = [b"leaf", b"intermediate"];
+        let session = b"..a leaf of sixteen.. padding, of sixteen, ..an intermediate, too..";
+        let chain: [&[u8]; 2] = [b"a leaf of sixteen", b"an intermediate, too"];
         let positions = Position::of_all(&chain, session);
         let opened = sealer(1).open(&sealer(1).seal(7, positions.as_deref(), session).unwrap()).unwrap();
         assert_eq!((opened.began, opened.chain()), (7, chain.to_vec()));
@@ -174,7 +184,8 @@ mod tests {
 
     #[test]
     fn a_chain_that_is_not_in_the_session_makes_a_ticket_of_no_worth() {
-        let positions = Position::of_all(&[b"another".as_slice()], b"session");
+        let positions = Position::of_all(&[b"another leaf that is not there".as_slice()], b"session");
+        assert_eq!(Position::of_all(&[b"short".as_slice()], b"short"), None);
         assert_eq!(positions, None);
         let opened = sealer(1).open(&sealer(1).seal(7, None, b"session").unwrap()).unwrap();
         assert_eq!(opened.began, UnixTime::MIN);
