@@ -10,7 +10,7 @@
 
 mod sealed;
 
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
@@ -34,6 +34,15 @@ pub(super) struct Kept;
 pub(super) fn judge_chains(builder: &mut SslContextBuilder, mode: SslVerifyMode) {
     // SAFETY: the context is alive; the callback is a static function.
     unsafe { ffi::SSL_CTX_set_custom_verify(builder.as_ptr(), mode.bits(), Some(judge_chain)) }
+}
+
+pub(super) fn set_tls13_ciphers(builder: &mut SslContextBuilder, names: &str) -> Result<(), ErrorStack> {
+    let names = CString::new(names).map_err(|_| ErrorStack::get())?;
+    // SAFETY: the context is alive, and the library copies what it keeps of the text.
+    match unsafe { ffi::SSL_CTX_set_ciphersuites(builder.as_ptr(), names.as_ptr()) } {
+        1 => Ok(()),
+        _ => Err(ErrorStack::get()),
+    }
 }
 
 pub(super) fn set_tickets(builder: &mut SslContextBuilder, count: usize) {
