@@ -73,6 +73,8 @@ pub(super) fn failure(reason: c_int, ssl: &SslRef) -> Option<HandshakeFailure> {
         ffi::SSL_R_EXCESSIVE_MESSAGE_SIZE if !has_cipher(ssl) => return None,
         // Looked at before our verdict is asked for: a CA's certificate, say, that may sign certificates only.
         ffi::SSL_R_KEY_USAGE_BIT_INCORRECT => HandshakeFailure::WrongUsage,
+        // Too short to be encrypted: the alert of an OpenSSL client that does not believe us, which it sends in the clear.
+        ffi::SSL_R_BAD_PACKET_LENGTH if ssl.version_str() == "TLSv1.3" => HandshakeFailure::ClientAlert,
         ffi::SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE => HandshakeFailure::NoCertificate,
         ffi::SSL_R_NO_SHARED_CIPHER => HandshakeFailure::NoSharedCipher,
         ffi::SSL_R_NO_SHARED_GROUP => HandshakeFailure::NoSharedGroup,
