@@ -16,9 +16,10 @@ use crate::config::{
     TargetConfig, TrustConfig, UpstreamVerify,
 };
 use crate::headers::{Forwarding, IdentityHeaders};
-use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups};
+use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups, unknown_ciphers};
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
+use crate::telemetry::HandshakeFailure;
 use crate::trust::{RevocationList, TrustDomain, TrustSet};
 use crate::upstream::{LoadedUpstreamTls, UpstreamPool};
 
@@ -223,6 +224,10 @@ impl Loader<'_> {
             certificates.extend(self.server_certificate(files, &listener.name));
         }
         self.check_groups(index, &listener.tls.groups);
+        for cipher in unknown_ciphers(&listener.tls) {
+            let found = format!("the TLS library does not know `{cipher}`, or takes it for too weak");
+            self.problem(format!("listeners[{index}].tls.ciphers"), found, None, None);
+        }
         let mut trusted = Vec::new();
         for name in &listener.client_auth.trust {
             // A domain that could not be loaded has its own problem already.
@@ -282,12 +287,23 @@ impl Loader<'_> {
             self.problem(at, "`require` without a trust domain".into(), None, None);
             return None;
         };
-        if let Err(error) = refuses_strangers(contexts.context(), trust) {
-            let expected = Some("a handshake without a certificate fails");
-            self.problem(at, format!("`require` could not be proven: {error}"), expected, None);
-            return None;
+        match refuses_strangers(contexts, &listener.tls, trust) {
+            Ok(unproven) => {
+                let told = |(trial, failure): (_, HandshakeFailure)| {
+                    format!(
+                        "listeners[{index}].tls: no handshake in {trial} could be made: {}",
+                        failure.sentence()
+                    )
+                };
+                self.warnings.extend(unproven.into_iter().map(told));
+                Some(())
+            }
+            Err(error) => {
+                let expected = Some("a handshake without a certificate fails");
+                self.problem(at, format!("`require` could not be proven: {error}"), expected, None);
+                None
+            }
         }
-        Some(())
     }
 
     fn server_certificate(
