@@ -143,6 +143,48 @@ fn the_systemd_unit_is_valid_and_locked_down() {
     assert!(score.is_some_and(|score| score <= 1.5), "{line}");
 }
 
+/// All words that the configuration may hold: keys, and values that are one of a few.
+fn words(schema: &serde_json::Value, found: &mut BTreeSet<String>) {
+    match schema {
+        serde_json::Value::Object(entries) => {
+            if let Some(properties) = entries.get("properties").and_then(|properties| properties.as_object())
+            {
+                found.extend(properties.keys().cloned());
+            }
+            let values = entries.get("enum").and_then(|values| values.as_array());
+            let value = entries.get("const");
+            found.extend(
+                values.into_iter().flatten().chain(value).filter_map(|v| v.as_str()).map(str::to_owned),
+            );
+            entries.values().for_each(|value| words(value, found));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| words(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_names_every_word_of_the_configuration() {
+    let reference = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let mut known = BTreeSet::new();
+    words(&portcullis::config::schema(), &mut known);
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/');
+    let named: BTreeSet<&str> = reference.split(|c| !is_word(c)).map(|word| word.trim_matches('.')).collect();
+    let missing: Vec<_> = known.iter().filter(|word| !named.contains(word.as_str())).collect();
+    assert!(known.len() > 100 && missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_reference_names_every_field_of_the_log() {
+    let reference = fs::read_to_string(root().join("docs/logs.md")).unwrap();
+    let records = fs::read_to_string(root().join("src/telemetry/record.rs")).unwrap();
+    let code = records.split("#[cfg(test)]").next().unwrap();
+    let written = |call: &str| call.split_once("(\"")?.1.split_once('"').map(|(name, _)| name.to_owned());
+    let fields: BTreeSet<String> = code.split("line.").skip(1).filter_map(written).collect();
+    let missing: Vec<_> = fields.iter().filter(|field| !reference.contains(&format!("`{field}`"))).collect();
+    assert!(fields.len() > 25 && missing.is_empty(), "{fields:?} {missing:?}");
+}
+
 /// Our stand-in for `pingora-openssl` is kept only as long as the real one does not build on AWS-LC.
 #[test]
 fn the_stand_in_for_pingora_openssl_is_looked_at_when_pingora_moves_on() {
