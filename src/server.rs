@@ -97,7 +97,7 @@ fn serve(
     let settings = runtime.config.server.clone();
     let conf = pingora_conf(&settings);
     let cell = Arc::new(ArcSwap::from_pointee(runtime));
-    let reloader = Arc::new(Reloader::new(cell.clone(), surroundings));
+    let reloader = Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone()));
     let open = Arc::new(OpenConnections::default());
     let readiness = Arc::new(Readiness::default());
 

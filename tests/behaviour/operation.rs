@@ -226,3 +226,64 @@ fn metrics_and_status_are_for_loopback_and_never_on_a_public_listener() {
     };
     assert!(code == Some(1) && text.contains("can be reached from other machines"), "{text}");
 }
+
+#[test]
+fn a_revocation_list_older_than_the_one_in_force_is_refused_and_a_newer_one_is_taken() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    site.pki(&["crl"]);
+    let list = site.path().join("ca.crl");
+    let old = std::fs::read(&list).unwrap();
+    site.pki(&["revoke", "sensor-2.crt"]);
+    site.pki(&["crl"]);
+    site.configure(
+        &origin.address,
+        &[("trust", "{ fleet: { anchors: ca.crt, revocation: { lists: [ca.crl] } } }")],
+    );
+    let gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 0);
+    std::fs::write(&list, old).unwrap();
+    let (status, text) = gateway.reload();
+    assert!(status == 422 && text.contains("trust.fleet.revocation.lists: the revocation list of"), "{text}");
+    assert!(text.contains("older than the one in force"), "{text}");
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 0, "it is still revoked");
+    assert!((gateway.metric("portcullis_config_stale") - 1.0).abs() < 0.1);
+    site.pki(&["crl"]);
+    assert_eq!(gateway.reload().0, 200);
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 0);
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+}
+
+#[test]
+fn a_reload_changes_what_is_logged_and_refuses_what_only_a_restart_can_change() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let gateway = {
+        site.configure(&origin.address, &[]);
+        site.start()
+    };
+    let reload = |sections: &[(&str, &str)]| {
+        site.configure(&origin.address, sections);
+        gateway.reload()
+    };
+    let request = |path: &str| assert_eq!(site.curl(Some("sensor-1"), &[], path).status, 200);
+    request("/told");
+    gateway.logged(&["\"path\":\"/told\""]);
+    assert_eq!(reload(&[("logging", "{ level: error, access: { requests: false } }")]).0, 200);
+    request("/not-told");
+    assert_eq!(reload(&[("logging", "{ level: debug }")]).0, 200);
+    request("/told-again");
+    gateway.logged(&["\"path\":\"/told-again\""]);
+    gateway.logged(&["\"level\":\"debug\""]);
+    assert!(!gateway.log().contains("/not-told"));
+    for (section, text, told) in [
+        ("logging", "{ format: text }", "logging.format: the format of the log changed"),
+        ("server", "{ threads: 2, drain_timeout: 5s }", "server.threads: the number of threads changed"),
+        ("server", "{ threads: 1, drain_timeout: 6s }", "server.drain_timeout: the time to drain changed"),
+        ("server", "{ threads: 1, drain_timeout: 5s, upgrade_socket: x }", "server.upgrade_socket: "),
+        ("admin", "{ address: \"127.0.0.1:1\" }", "admin: the admin address changed"),
+    ] {
+        let (status, answer) = reload(&[(section, text)]);
+        assert!(status == 422 && answer.contains(told), "{text}: {status} {answer}");
+    }
+    assert_eq!(reload(&[]).0, 200);
+}
