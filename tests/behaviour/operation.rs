@@ -287,3 +287,42 @@ fn a_reload_changes_what_is_logged_and_refuses_what_only_a_restart_can_change() 
     }
     assert_eq!(reload(&[]).0, 200);
 }
+
+#[test]
+fn an_upgrade_without_a_place_for_its_socket_is_one_clear_error() {
+    let (site, origin) = (Site::new(), Origin::start());
+    std::fs::write(site.path().join("file"), "precious").unwrap();
+    for (socket, told) in [
+        ("nowhere/upgrade.sock", "No such file or directory"),
+        ("file", "it is there already, and is no socket"),
+        (&*"x".repeat(200), "a path for a Unix socket"),
+    ] {
+        let server = format!("{{ threads: 1, upgrade_socket: \"{socket}\" }}");
+        site.configure(&origin.address, &[("server", &server)]);
+        let (code, text) = portcullis(&site, &["run", "-c", "gateway.yaml", "--upgrade"]);
+        assert!(code == Some(1) && text.contains(told) && !text.contains("panicked"), "{code:?} {text}");
+    }
+    assert_eq!(std::fs::read(site.path().join("file")).unwrap(), b"precious");
+}
+
+#[test]
+fn a_quit_signal_without_a_successor_changes_nothing_and_ctrl_c_ends_even_a_drain() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { trust: [fleet] }, limits: { handshake_timeout: 30s } }]";
+    let server = "{ threads: 1, drain_timeout: 60s, upgrade_socket: upgrade.sock }";
+    site.configure(&origin.address, &[("listeners", listeners), ("server", server)]);
+    let mut gateway = site.start();
+    gateway.signal("QUIT");
+    gateway.logged(&["SIGQUIT: no process waits for the sockets"]);
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    // In the midst of its handshake: a drain would wait for it.
+    let _silent = std::net::TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    let open = "portcullis_connections{listener=\"edge\"}";
+    eventually("it is connected", || (gateway.metric(open) > 0.5).then_some(()));
+    gateway.signal("TERM");
+    gateway.logged(&["draining"]);
+    gateway.signal("INT");
+    assert_eq!(gateway.wait(), Some(0));
+    assert!(gateway.log().contains("interrupted while draining"), "{}", gateway.log());
+}
