@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use crate::support::{Origin, Site};
+use crate::support::{H2Origin, Origin, Site};
 
 #[test]
 fn forged_identity_headers_never_reach_an_origin() {
@@ -198,4 +198,50 @@ fn a_web_socket_passes_through() {
     assert!(head.to_lowercase().contains("x-client-cn: sensor-1"), "{head}");
     let _ = client.kill();
     let _ = client.wait();
+}
+
+#[test]
+fn identity_in_trailers_never_reaches_an_origin() {
+    let (site, origin) = (Site::new(), H2Origin::start());
+    let raw = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let pools = format!(
+        "{{ h2: {{ endpoints: [\"{}\"], protocol: h2 }}, h1: {{ endpoints: [\"{}\"] }} }}",
+        origin.address,
+        raw.local_addr().unwrap()
+    );
+    let routes = "[{ request: { path: /h2 }, pool: h2 }, { request: { path: /h1 }, pool: h1 }]";
+    site.configure("", &[("pools", &pools), ("routes", routes)]);
+    let _gateway = site.start();
+    let seen = std::thread::spawn(move || {
+        let mut all = String::new();
+        // One request that came in HTTP/2, one in HTTP/1.1.
+        for _ in 0..2 {
+            let (mut stream, _) = raw.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"0\r\n\r\n") && !request.ends_with(b"forged\r\n\r\n") {
+                let mut bytes = [0; 4096];
+                match stream.read(&mut bytes).unwrap() {
+                    0 => break,
+                    read => request.extend_from_slice(&bytes[..read]),
+                }
+            }
+            all += &String::from_utf8_lossy(&request);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        all
+    });
+    let trailers = [("x-client-cn", "forged"), ("client-cert", "forged")];
+    assert_eq!(site.post_with_trailers("sensor-1", "/h2", &trailers), 200);
+    assert_eq!(site.post_with_trailers("sensor-1", "/h1", &trailers), 200);
+    for path in ["/h2", "/h1"] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\
+             Trailer: X-Client-CN\r\n\r\n7\r\nmessage\r\n0\r\nX-Client-CN: forged\r\nClient-Cert: forged\r\n\r\n"
+        );
+        let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], &request);
+        assert!(output.contains("200 OK"), "{path} {output}");
+    }
+    let seen = format!("{}{}", seen.join().unwrap(), origin.requests().concat());
+    assert_eq!(seen.to_lowercase().matches("x-client-cn: sensor-1").count(), 4, "{seen}");
+    assert!(!seen.contains("forged"), "{seen}");
 }
