@@ -61,7 +61,7 @@ impl ProxyHttp for Gateway {
         };
         exchange.begin(&connection);
         set_timeouts(session, &connection, exchange);
-        if has_two_lengths(session) {
+        if has_two_lengths(session) || has_bare_newline(session) {
             return self.refuse(session, exchange, Refusal::BadRequest).await;
         }
         match decide(session.req_header(), &connection, exchange) {
@@ -296,6 +296,16 @@ fn has_two_lengths(session: &Session) -> bool {
     let raw = session.to_h1_raw();
     raw.split(|byte| *byte == b'\n')
         .any(|line| line.get(..14).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length")))
+}
+
+/// A line that ends without a carriage return is one line for us and, for somebody who looked at the request before,
+/// perhaps none (RFC 9112, section 2.2).
+fn has_bare_newline(session: &Session) -> bool {
+    if session.is_http2() {
+        return false;
+    }
+    let raw = session.to_h1_raw();
+    memchr::memchr_iter(b'\n', &raw).any(|at| at.checked_sub(1).is_none_or(|before| raw[before] != b'\r'))
 }
 
 fn connection(session: &Session) -> Option<&Arc<Connection>> {

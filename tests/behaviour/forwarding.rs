@@ -126,6 +126,8 @@ fn requests_that_can_be_read_in_two_ways_get_400_and_nothing_reaches_an_origin()
         "GET / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n folded\r\n\r\n",
         "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\nX-A: b\r\n\r\n",
+        "GET / HTTP/1.1\nHost: a\n\n",
         "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /a/../b HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /a/%2e%2e/b HTTP/1.1\r\nHost: a\r\n\r\n",
