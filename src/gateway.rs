@@ -109,6 +109,10 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::InternalError, "a request without a connection");
         };
         let runtime = exchange.runtime.clone();
+        // An origin may read `GET http://host/path` otherwise than the routes did (RFC 9112, section 3.2.2).
+        if !matches!(upstream.raw_path(), [b'/' | b'*', ..]) {
+            upstream.set_uri(upstream.uri.clone());
+        }
         for name in runtime.identity_headers.reserved_in(&upstream.headers) {
             upstream.remove_header(&name);
         }

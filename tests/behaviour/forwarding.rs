@@ -251,3 +251,21 @@ fn identity_in_trailers_never_reaches_an_origin() {
     assert_eq!(seen.to_lowercase().matches("x-client-cn: sensor-1").count(), 4, "{seen}");
     assert!(!seen.contains("forged"), "{seen}");
 }
+
+#[test]
+fn an_absolute_target_reaches_the_origin_as_the_path_that_was_routed() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[("routes", "[{ request: { path: /a/* }, pool: main }]")]);
+    let _gateway = site.start();
+    for (target, seen) in
+        [("http://localhost/a/b?c=d", "GET /a/b?c=d HTTP/1.1"), ("/a/b?c=d", "GET /a/b?c=d HTTP/1.1")]
+    {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], &request);
+        assert!(output.contains("200 OK") && output.contains(seen), "{target} {output}");
+    }
+    let request = "GET http://localhost/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], request);
+    assert!(output.contains("403 Forbidden"), "{output}");
+    assert_eq!(origin.requests().len(), 2);
+}
