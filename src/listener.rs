@@ -10,6 +10,7 @@ mod proof;
 mod socket;
 mod stream;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -167,7 +168,8 @@ impl Acceptor {
                 _ = self.shutdown.wait_for(|stopping| *stopping) => return,
             };
             match accepted {
-                Ok((tcp, peer)) => self.admit(tcp, peer),
+                // `[::]` takes IPv4 clients too, whose addresses are written as they know them.
+                Ok((tcp, peer)) => self.admit(tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     log::error!("listener cannot accept: {error} (hint: raise LimitNOFILE or `ulimit -n`)");
@@ -178,7 +180,7 @@ impl Acceptor {
     }
 
     /// Refuses what is over a limit before it costs anything; serves the rest on a worker thread.
-    fn admit(&self, tcp: TcpStream, peer: std::net::SocketAddr) {
+    fn admit(&self, tcp: TcpStream, peer: SocketAddr) {
         let runtime = self.cell.load_full();
         let Some(listener) = runtime.listeners.get(self.index).cloned() else { return };
         let metrics = &listener.metrics;
@@ -205,7 +207,7 @@ impl Acceptor {
         runtime: Arc<Runtime>,
         listener: Arc<ListenerRuntime>,
         tcp: TcpStream,
-        peer: std::net::SocketAddr,
+        peer: SocketAddr,
     ) {
         let _open = listener.metrics.connection_opened();
         let id = ConnectionId::next();
