@@ -32,9 +32,29 @@ pub(super) struct Kept;
 
 /// Makes the library ask for our verdict on a chain.
 pub(super) fn judge_chains(builder: &mut SslContextBuilder, mode: SslVerifyMode) {
-    // SAFETY: the context is alive; the callback is a static function.
-    unsafe { ffi::SSL_CTX_set_custom_verify(builder.as_ptr(), mode.bits(), Some(judge_chain)) }
+    // SAFETY: the context is alive; the callback is a static function, and the library copies the list.
+    unsafe {
+        ffi::SSL_CTX_set_custom_verify(builder.as_ptr(), mode.bits(), Some(judge_chain));
+        let set =
+            ffi::SSL_CTX_set_verify_algorithm_prefs(builder.as_ptr(), SIGNATURES.as_ptr(), SIGNATURES.len());
+        debug_assert_eq!(set, 1);
+    }
 }
+
+/// What a client may sign its handshake with: the library's own list has SHA-1 in it, and not Ed25519, whose clients
+/// would find no certificate of theirs to show.
+const SIGNATURES: [u16; 10] = [
+    ffi::SSL_SIGN_ECDSA_SECP256R1_SHA256 as u16,
+    ffi::SSL_SIGN_ED25519 as u16,
+    ffi::SSL_SIGN_RSA_PSS_RSAE_SHA256 as u16,
+    ffi::SSL_SIGN_RSA_PKCS1_SHA256 as u16,
+    ffi::SSL_SIGN_ECDSA_SECP384R1_SHA384 as u16,
+    ffi::SSL_SIGN_RSA_PSS_RSAE_SHA384 as u16,
+    ffi::SSL_SIGN_RSA_PKCS1_SHA384 as u16,
+    ffi::SSL_SIGN_ECDSA_SECP521R1_SHA512 as u16,
+    ffi::SSL_SIGN_RSA_PSS_RSAE_SHA512 as u16,
+    ffi::SSL_SIGN_RSA_PKCS1_SHA512 as u16,
+];
 
 pub(super) fn set_tls13_ciphers(builder: &mut SslContextBuilder, names: &str) -> Result<(), ErrorStack> {
     let names = CString::new(names).map_err(|_| ErrorStack::get())?;
