@@ -254,3 +254,58 @@ fn a_client_that_goes_away_or_does_not_believe_us_or_is_one_too_many_is_counted_
     drop(silent);
     eventually("there is room again", || (site.curl(Some("sensor-1"), &[], "/").status == 200).then_some(()));
 }
+
+/// Sends each byte in a segment of its own.
+#[derive(Debug)]
+struct Pieces(TcpStream);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(&bytes[..bytes.len().min(1)])
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(bytes)
+    }
+}
+
+#[test]
+fn a_client_hello_in_pieces_gets_the_certificate_of_its_name_and_a_name_nobody_has_the_first() {
+    use openssl::ssl::{Ssl, SslContext, SslMethod};
+    let (site, origin) = (Site::new(), Origin::start());
+    site.pki(&["issue", "a", "--kind", "server", "--subject", "CN=a", "--dns", "a.example"]);
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }, { chain: a.crt, key: a.key }] }, client_auth: { trust: [fleet] } }]";
+    site.configure(&origin.address, &[("listeners", listeners)]);
+    let gateway = site.start();
+    for (name, subject) in [
+        (Some("a.example"), "a"),
+        (Some("A.EXAMPLE"), "a"),
+        (Some("a.example."), "a"),
+        (Some("b.example"), "localhost"),
+        (Some("127.0.0.1"), "localhost"),
+        (None, "localhost"),
+    ] {
+        let mut ssl = Ssl::new(&SslContext::builder(SslMethod::tls_client()).unwrap().build()).unwrap();
+        if let Some(name) = name {
+            ssl.set_hostname(name).unwrap();
+        }
+        let socket = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // The hello is that of a client with post-quantum key exchange where the library has it: more than a packet.
+        let mut stream = ssl.connect(Pieces(socket)).unwrap();
+        let shown = stream.ssl().peer_certificate().unwrap();
+        let common_name = shown.subject_name().entries().next().unwrap().data().to_string().unwrap();
+        assert_eq!(common_name, subject, "{name:?}");
+        // The strictest policy holds whatever the name: this client has no certificate.
+        assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0);
+    }
+    eventually("all are refused", || (failures(&gateway, "no_certificate") > 5.5).then_some(()));
+}
