@@ -326,3 +326,19 @@ fn a_quit_signal_without_a_successor_changes_nothing_and_ctrl_c_ends_even_a_drai
     assert_eq!(gateway.wait(), Some(0));
     assert!(gateway.log().contains("interrupted while draining"), "{}", gateway.log());
 }
+
+#[test]
+fn an_authority_revokes_only_what_it_issued_and_leaves_nothing_out_of_its_list() {
+    let site = Site::new();
+    site.pki_in("other", &["init", "--common-name", "Test CA"]);
+    site.pki_in("other", &["issue", "stranger"]);
+    let (code, text) = portcullis(&site, &["pki", "revoke", "-d", ".", "other/stranger.crt"]);
+    assert!(code == Some(1) && text.contains("another authority of the same name"), "{code:?} {text}");
+    assert_eq!(portcullis(&site, &["pki", "revoke", "-d", ".", "sensor-1.crt"]).0, Some(0));
+    let noted = site.path().join("revoked.json");
+    let damaged = std::fs::read_to_string(&noted).unwrap().replace("\"serial\": \"", "\"serial\": \"xyz");
+    std::fs::write(&noted, damaged.replace("\"serial\":\"", "\"serial\":\"xyz")).unwrap();
+    let (code, text) = portcullis(&site, &["pki", "crl", "-d", "."]);
+    assert!(code == Some(1) && text.contains("is not a serial number"), "{code:?} {text}");
+    assert!(!site.path().join("ca.crl").exists());
+}
