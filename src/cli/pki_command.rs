@@ -72,28 +72,29 @@ pub(super) struct IssueArguments {
 }
 
 pub(super) fn run(command: PkiCommand) -> Result<(), String> {
-    execute(command).map_err(|error| error.to_string())
+    let done = execute(command).map_err(|error| error.to_string())?;
+    super::print(&done)
 }
 
-fn execute(command: PkiCommand) -> Result<(), PkiError> {
-    match command {
+/// What was made.
+fn execute(command: PkiCommand) -> Result<String, PkiError> {
+    Ok(match command {
         PkiCommand::Init { directory, common_name, days, key } => {
             Pki::init(&directory.directory, &common_name, days, key)?;
-            println!("{}", directory.directory.join("ca.crt").display());
+            directory.directory.join("ca.crt").display().to_string()
         }
-        PkiCommand::Issue(arguments) => issue(arguments)?,
+        PkiCommand::Issue(arguments) => issue(arguments)?.display().to_string(),
         PkiCommand::Revoke { directory, certificate } => {
             let serial = Pki::open(&directory.directory)?.revoke(&certificate)?;
-            println!("serial {serial} is revoked; `portcullis pki crl` writes the list");
+            format!("serial {serial} is revoked; `portcullis pki crl` writes the list")
         }
         PkiCommand::Crl { directory, days } => {
-            println!("{}", Pki::open(&directory.directory)?.crl(days)?.display());
+            Pki::open(&directory.directory)?.crl(days)?.display().to_string()
         }
-    }
-    Ok(())
+    })
 }
 
-fn issue(arguments: IssueArguments) -> Result<(), PkiError> {
+fn issue(arguments: IssueArguments) -> Result<PathBuf, PkiError> {
     let subject = arguments.subject.unwrap_or_else(|| format!("CN={}", arguments.name));
     let request = Request {
         subject: parse_subject(&subject)?,
@@ -106,6 +107,5 @@ fn issue(arguments: IssueArguments) -> Result<(), PkiError> {
         days: arguments.days,
         key_type: arguments.key,
     };
-    println!("{}", Pki::open(&arguments.directory.directory)?.issue(&request)?.display());
-    Ok(())
+    Pki::open(&arguments.directory.directory)?.issue(&request)
 }

@@ -342,3 +342,18 @@ fn an_authority_revokes_only_what_it_issued_and_leaves_nothing_out_of_its_list()
     assert!(code == Some(1) && text.contains("is not a serial number"), "{code:?} {text}");
     assert!(!site.path().join("ca.crl").exists());
 }
+
+#[test]
+fn nobody_reading_is_no_fault_of_the_program() {
+    let site = Site::new();
+    for arguments in ["completions bash", "schema", "version", "pki init -d elsewhere", "pki issue -d . x"] {
+        let command = format!("{BINARY} {arguments} > /dev/full");
+        let output = Command::new("sh").current_dir(site.path()).args(["-c", &command]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(0) && told.is_empty(),
+            "{arguments}: {:?} {told}",
+            output.status
+        );
+    }
+}
