@@ -131,9 +131,12 @@ fn the_systemd_unit_is_valid_and_locked_down() {
     let copy = directory.path().join("portcullis.service");
     let text = fs::read_to_string(&unit).unwrap();
     fs::write(&copy, text.replace("/usr/bin/portcullis", env!("CARGO_BIN_EXE_portcullis"))).unwrap();
-    let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy).output().unwrap();
+    let socket = directory.path().join("portcullis.socket");
+    fs::copy(root().join("packaging/portcullis.socket"), &socket).unwrap();
+    let verified =
+        Command::new("systemd-analyze").args(["verify", "--man=no"]).args([&copy, &socket]).output().unwrap();
     let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-    let about_us: Vec<&str> = said.lines().filter(|line| line.contains("portcullis.service")).collect();
+    let about_us: Vec<&str> = said.lines().filter(|line| line.contains("portcullis.")).collect();
     assert!(about_us.is_empty(), "{said}");
     let scored =
         Command::new("systemd-analyze").args(["security", "--offline=yes"]).arg(&unit).output().unwrap();
