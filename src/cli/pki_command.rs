@@ -7,6 +7,11 @@ use clap::{Args, Subcommand};
 
 use crate::pki::{KeyType, Kind, Pki, PkiError, Request, parse_subject};
 
+/// A century; more is beyond what the dates of some readers can hold.
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=36_500)
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum PkiCommand {
     /// Make an authority: `ca.crt` and `ca.key` in a directory
@@ -15,7 +20,7 @@ pub(super) enum PkiCommand {
         directory: DirectoryArgument,
         #[arg(long, default_value = "Portcullis Trial CA")]
         common_name: String,
-        #[arg(long, default_value_t = 3650)]
+        #[arg(long, default_value_t = 3650, value_parser = days())]
         days: u32,
         #[arg(long, value_enum, default_value = "p256")]
         key: KeyType,
@@ -34,7 +39,7 @@ pub(super) enum PkiCommand {
         #[command(flatten)]
         directory: DirectoryArgument,
         /// How long it may be believed
-        #[arg(long, default_value_t = 30)]
+        #[arg(long, default_value_t = 30, value_parser = days())]
         days: u32,
     },
 }
@@ -65,7 +70,7 @@ pub(super) struct IssueArguments {
     uri: Vec<String>,
     #[arg(long)]
     ip: Vec<IpAddr>,
-    #[arg(long, default_value_t = 365)]
+    #[arg(long, default_value_t = 365, value_parser = days())]
     days: u32,
     #[arg(long, value_enum, default_value = "p256")]
     key: KeyType,

@@ -269,3 +269,39 @@ fn an_absolute_target_reaches_the_origin_as_the_path_that_was_routed() {
     assert!(output.contains("403 Forbidden"), "{output}");
     assert_eq!(origin.requests().len(), 2);
 }
+
+#[test]
+fn forged_identity_headers_never_reach_an_origin_through_a_listener_that_demands_no_certificate() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let off = crate::support::free_port();
+    let certificates = "tls: { certificates: [{ chain: server.crt, key: server.key }] }";
+    let listeners = format!(
+        "[{{ address: \"127.0.0.1:PORT\", {certificates}, client_auth: {{ mode: optional, trust: [fleet] }} }}, \
+          {{ address: \"127.0.0.1:{off}\", {certificates}, client_auth: {{ mode: off }} }}]"
+    );
+    site.configure(
+        &origin.address,
+        &[("listeners", &listeners), ("routes", "[{ client: anyone, pool: main }]")],
+    );
+    let _gateway = site.start();
+    for port in [site.port, off] {
+        for version in ["--http1.1", "--http2"] {
+            let forged = [
+                "-H",
+                "Client-Cert: forged",
+                "-H",
+                "x_client_cn: forged",
+                "-H",
+                "X-SSL-Client-Verify: forged",
+            ];
+            let arguments = [&forged[..], &[version]].concat();
+            let reply = site.curl_at(None, &arguments, &format!("https://localhost:{port}/"));
+            assert_eq!((reply.status, reply.header("X-SSL-Client-Verify")), (200, Some("NONE")), "{reply:?}");
+            assert!(
+                !reply.body.contains("forged") && reply.header("Client-Cert").is_none(),
+                "{}",
+                reply.body
+            );
+        }
+    }
+}

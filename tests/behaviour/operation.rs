@@ -203,6 +203,8 @@ fn commands_exit_with_0_1_or_2() {
         (&["completions", "bash"], 0),
         (&["--help"], 0),
         (&["pki", "init", "-d", "."], 1),
+        (&["pki", "issue", "-d", ".", "x", "--days", "0"], 2),
+        (&["pki", "crl", "-d", ".", "--days", "4294967295"], 2),
     ] {
         let (got, text) = portcullis(&site, arguments);
         assert_eq!(got, Some(code), "{arguments:?}: {text}");
@@ -356,4 +358,56 @@ fn nobody_reading_is_no_fault_of_the_program() {
             output.status
         );
     }
+}
+
+#[test]
+fn systemd_is_told_of_readiness_reloads_stops_and_that_we_live() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let path = site.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    // The watchdog is that of one process; `exec` keeps the number that the shell has.
+    let mut command = Command::new("sh");
+    command.current_dir(site.path()).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    command.args(["-c", &format!("export WATCHDOG_PID=$$; exec {BINARY} run -c gateway.yaml")]);
+    let mut gateway = crate::support::Gateway::spawn(command, site.admin);
+    let hear = |wanted: &str| {
+        let mut message = [0; 512];
+        eventually(wanted, || {
+            let length = socket.recv(&mut message).unwrap();
+            String::from_utf8_lossy(&message[..length]).lines().any(|line| line == wanted).then_some(())
+        });
+    };
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    hear("WATCHDOG=1");
+    gateway.signal("HUP");
+    hear("RELOADING=1");
+    hear("READY=1");
+    gateway.signal("TERM");
+    hear("STOPPING=1");
+    assert_eq!(gateway.wait(), Some(0));
+}
+
+#[test]
+fn a_socket_of_systemd_is_served_by_its_name_and_one_that_was_not_passed_is_an_error() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let listeners = "[{ name: edge, address: \"systemd:edge\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { trust: [fleet] } }]";
+    site.configure(&origin.address, &[("listeners", listeners)]);
+    let (code, text) = portcullis(&site, &["run", "-c", "gateway.yaml"]);
+    assert!(code == Some(1) && text.contains("systemd passed no socket called `edge`"), "{code:?} {text}");
+    let mut command = Command::new("systemd-socket-activate");
+    command.current_dir(site.path()).args(["--fdname=edge", &format!("--listen=127.0.0.1:{}", site.port)]);
+    command.args([BINARY, "run", "-c", "gateway.yaml"]);
+    // The first connection starts the program, and is served when it is ready.
+    let first = std::net::TcpStream::connect_timeout;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], site.port));
+    let waiting = std::thread::spawn(move || {
+        eventually("systemd listens", || first(&address, std::time::Duration::from_secs(1)).ok())
+    });
+    let _gateway = crate::support::Gateway::spawn(command, site.admin);
+    drop(waiting.join().unwrap());
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
 }

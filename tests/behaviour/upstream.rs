@@ -293,3 +293,24 @@ fn a_hash_of_the_client_keeps_to_one_endpoint_whatever_else_the_request_says() {
     let reached = reached("client", &requests);
     assert!(reached.iter().all(|&index| index == reached[0]), "{reached:?}");
 }
+
+#[test]
+fn an_endpoint_that_takes_no_connections_is_found_unhealthy_and_found_again() {
+    let (site, good, port) = (Site::new(), Origin::start(), free_port());
+    let address = format!("127.0.0.1:{port}");
+    let pools = format!(
+        "{{ main: {{ endpoints: [\"{}\", \"{address}\"], health: {{ interval: 100ms, unhealthy_after: 1 }} }} }}",
+        good.address
+    );
+    site.configure("", &[("pools", &pools)]);
+    let gateway = site.start();
+    let healthy = format!("portcullis_endpoint_healthy{{endpoint=\"{address}\",pool=\"main\"}}");
+    eventually("it is found unhealthy", || (gateway.metric(&healthy) < 0.5).then_some(()));
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    let late = Origin::at(&address);
+    eventually("it is found healthy", || (gateway.metric(&healthy) > 0.5).then_some(()));
+    eventually("it is served", || {
+        assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+        (!late.requests().is_empty()).then_some(())
+    });
+}

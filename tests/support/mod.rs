@@ -404,7 +404,7 @@ impl Gateway {
         command
     }
 
-    fn spawn(mut command: Command, admin: u16) -> Self {
+    pub fn spawn(mut command: Command, admin: u16) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let streams: [Box<dyn Read + Send>; 2] =
