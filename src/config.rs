@@ -230,6 +230,8 @@ lisners: 1
                 "routes: [{ name: route-2, pool: main }, ",
                 "routes[1].name: `route-2` is the name of",
             ),
+            ("routes: [{", "routes: [{ name: \"a b\",", "routes[0].name: `a b` is not a name"),
+            ("- address", "- name: \"\"\n    address", "listeners[0].name: `` is not a name"),
             ("127.0.0.1:8443", "127.0.0.1:0", "`127.0.0.1:0` is not an address"),
             ("127.0.0.1:8443", "systemd:", "`systemd:` is not an address"),
             (
@@ -268,6 +270,16 @@ lisners: 1
             let error = parse(&text).unwrap_err();
             assert!(error.contains(told), "{to}: {error}");
         }
+        let listener = |number: u16| {
+            let port = 9000 + number;
+            format!(
+                "  - {{ address: \"127.0.0.1:{port}\", tls: {{ certificates: [{{ chain: a, key: b }}] }}, \
+                 client_auth: {{ trust: [fleet] }} }}\n"
+            )
+        };
+        let many = (0..33).map(listener).collect::<Vec<_>>().concat();
+        let many = GOOD.replace("listeners:\n", &format!("listeners:\n{many}"));
+        assert!(parse(&many).unwrap_err().contains("listeners: an upgrade could not hand over so many"));
         for good in
             [tls("[\"a.test:1\", \"a.test:2\"]", "verify: ca.crt"), tls("[\"127.0.0.1:1\"]", "verify: off")]
         {

@@ -46,6 +46,8 @@ const SECTIONS: &[&str] = &[
 ];
 const DEFAULT_UPGRADE_SOCKET: &str = "/run/portcullis/upgrade.sock";
 const LONGEST_SOCKET_PATH: usize = 107;
+/// What Pingora passes from process to process at once.
+const MOST_SOCKETS: usize = 32;
 const DEFAULT_GROUPS: &[&str] = &["X25519MLKEM768", "X25519", "P-256", "P-384"];
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
@@ -268,6 +270,10 @@ impl Builder {
             taken.push(("admin".to_owned(), *address));
         }
         let texts = root.get("listeners").and_then(Value::as_sequence);
+        if texts.map_or(0, Vec::len) + taken.len() > MOST_SOCKETS {
+            let expected = format!("at most {MOST_SOCKETS} sockets, that of `admin` among them");
+            self.problem("listeners", "an upgrade could not hand over so many", Some(&expected), None);
+        }
         for (index, item) in texts.into_iter().flatten().enumerate() {
             let address = item.get("address").and_then(Value::as_str).and_then(|text| text.parse().ok());
             let Some(address) = address else { continue };
@@ -278,6 +284,14 @@ impl Builder {
                 self.problem(at, found, Some("another port"), None);
             }
             taken.push((format!("listeners[{index}]"), address));
+        }
+    }
+
+    /// Names stand in labels of metrics and on command lines.
+    fn check_name(&mut self, at: &str, name: Option<&String>) {
+        if let Some(name) = name.filter(|name| !is_name(name)) {
+            let expected = Some("letters, digits, `-`, `_` and `.`");
+            self.problem(format!("{at}.name"), format!("`{name}` is not a name"), expected, None);
         }
     }
 
@@ -303,6 +317,7 @@ impl Builder {
     // Listeners
 
     fn listener(&mut self, index: usize, at: &str, file: ListenerFile) -> Option<ListenerConfig> {
+        self.check_name(at, file.name.as_ref());
         let address = self.listen_address(&format!("{at}.address"), &file.address);
         let certificates: Vec<_> = file
             .tls
@@ -649,6 +664,7 @@ impl Builder {
     // Routes
 
     fn route(&mut self, index: usize, at: &str, file: RouteFile) -> Option<RouteConfig> {
+        self.check_name(at, file.name.as_ref());
         let client = match file.client {
             None | Some(ClientFile::Word(ClientWord::Verified)) => {
                 ClientRule::Verified(ClientMatch::default())
