@@ -36,6 +36,8 @@ pub enum StartError {
     Random(#[from] openssl::error::ErrorStack),
     #[error("the admin address cannot be used: {0}")]
     Admin(std::io::Error),
+    #[error("the admin address `unix:{path}` cannot be used: {source}")]
+    AdminPath { path: PathBuf, source: std::io::Error },
     #[error(
         "systemd passed two sockets named `{0}` (hint: one `ListenStream=` with a `FileDescriptorName=` of its own in \
          each .socket unit)"

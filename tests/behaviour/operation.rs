@@ -411,3 +411,42 @@ fn a_socket_of_systemd_is_served_by_its_name_and_one_that_was_not_passed_is_an_e
     drop(waiting.join().unwrap());
     assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
 }
+
+#[test]
+fn an_admin_socket_replaces_what_an_earlier_run_left_and_nothing_else() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let configure = |socket: &str| {
+        site.configure(&origin.address, &[("admin", &format!("{{ address: \"unix:{socket}\" }}"))]);
+    };
+    let ask = || {
+        let command = ["-s", "--max-time", "5", "--unix-socket", "admin.sock", "http://gateway/readyz"];
+        let output = Command::new("curl").current_dir(site.path()).args(command).output().unwrap();
+        (output.stdout == b"ready\n").then_some(())
+    };
+    let start = || {
+        let mut command = Command::new(BINARY);
+        command.current_dir(site.path()).args(["run", "-c", "gateway.yaml"]);
+        command.stdout(std::process::Stdio::null()).spawn().unwrap()
+    };
+    configure("admin.sock");
+    drop(std::os::unix::net::UnixListener::bind(site.path().join("admin.sock")).unwrap());
+    let mut gateway = start();
+    eventually("it is ready", ask);
+    let listeners = "[{ address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: server.key }] }, \
+                     client_auth: { trust: [fleet] } }]";
+    let elsewhere = listeners.replace("PORT", &crate::support::free_port().to_string());
+    let admin = ("admin", "{ address: \"unix:admin.sock\" }");
+    site.configure(&origin.address, &[admin, ("listeners", &elsewhere)]);
+    let (code, text) = portcullis(&site, &["run", "-c", "gateway.yaml"]);
+    assert!(
+        code == Some(1) && text.contains("admin.sock` cannot be used: another process"),
+        "{code:?} {text}"
+    );
+    assert!(ask().is_some(), "the one that was there is still reached");
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+    configure("server.key");
+    let (code, text) = portcullis(&site, &["run", "-c", "gateway.yaml"]);
+    assert!(code == Some(1) && text.contains("server.key` cannot be used"), "{code:?} {text}");
+    assert!(std::fs::read_to_string(site.path().join("server.key")).unwrap().contains("PRIVATE KEY"));
+}
