@@ -305,3 +305,23 @@ fn forged_identity_headers_never_reach_an_origin_through_a_listener_that_demands
         }
     }
 }
+
+#[test]
+fn a_flood_of_requests_taken_back_at_once_leaves_the_memory_flat_and_others_served() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[("logging", "{ access: { requests: false } }")]);
+    let gateway = site.start();
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    // Memory that the first ones take is kept for those that follow.
+    let warm = site.reset_rapidly("sensor-1", 2000);
+    let before = memory();
+    let flood: usize = (0..4).map(|_| site.reset_rapidly("sensor-1", 2000)).sum();
+    assert!(warm > 0 && flood > 0);
+    assert_eq!(site.curl(Some("sensor-1"), &["--http2"], "/").status, 200);
+    let grown = memory().saturating_sub(before);
+    assert!(grown < 32 * 1024, "{grown} KiB after {flood} resets");
+}

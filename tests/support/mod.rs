@@ -294,6 +294,43 @@ impl Site {
         path: &str,
         trailers: &[(&'static str, &'static str)],
     ) -> u16 {
+        let trailers: http::HeaderMap = trailers
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), http::HeaderValue::from_static(value)))
+            .collect::<Vec<(http::HeaderName, _)>>()
+            .into_iter()
+            .collect();
+        let request = http::Request::post(format!("https://localhost:{}{path}", self.port)).body(()).unwrap();
+        self.over_h2(client, async move |send| {
+            let (response, mut body) = send.ready().await.unwrap().send_request(request, false).unwrap();
+            body.send_data(bytes::Bytes::from_static(b"message"), false).unwrap();
+            body.send_trailers(trailers).unwrap();
+            response.await.unwrap().status().as_u16()
+        })
+    }
+
+    /// Asks over HTTP/2 and takes it back at once, as often as the gateway lets it, at most `times`. How often that was.
+    pub fn reset_rapidly(&self, client: &str, times: usize) -> usize {
+        let url = format!("https://localhost:{}/", self.port);
+        self.over_h2(client, async move |mut send| {
+            for done in 0..times {
+                let request = http::Request::get(&url).body(()).unwrap();
+                let Ok(ready) = send.ready().await else { return done };
+                send = ready;
+                let Ok((_, mut body)) = send.send_request(request, false) else { return done };
+                body.send_reset(h2::Reason::CANCEL);
+                // Lets the connection send both.
+                tokio::task::yield_now().await;
+            }
+            times
+        })
+    }
+
+    fn over_h2<T>(
+        &self,
+        client: &str,
+        exchange: impl AsyncFnOnce(h2::client::SendRequest<bytes::Bytes>) -> T,
+    ) -> T {
         use openssl::ssl::{SslConnector, SslFiletype, SslMethod};
         let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
         builder.set_ca_file(self.path().join("ca.crt")).unwrap();
@@ -302,26 +339,16 @@ impl Site {
         builder.set_private_key_file(key, SslFiletype::PEM).unwrap();
         builder.set_alpn_protos(b"\x02h2").unwrap();
         let ssl = builder.build().configure().unwrap().into_ssl("localhost").unwrap();
-        let request = http::Request::post(format!("https://localhost:{}{path}", self.port)).body(()).unwrap();
-        let trailers: http::HeaderMap = trailers
-            .iter()
-            .map(|(name, value)| (name.parse().unwrap(), http::HeaderValue::from_static(value)))
-            .collect::<Vec<(http::HeaderName, _)>>()
-            .into_iter()
-            .collect();
-        let exchange = async {
+        let all = async {
             let tcp = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
             let mut tls = tokio_openssl::SslStream::new(ssl, tcp).unwrap();
             std::pin::Pin::new(&mut tls).connect().await.unwrap();
             let (send, connection) = h2::client::handshake(tls).await.unwrap();
             tokio::spawn(connection);
-            let (response, mut body) = send.ready().await.unwrap().send_request(request, false).unwrap();
-            body.send_data(bytes::Bytes::from_static(b"message"), false).unwrap();
-            body.send_trailers(trailers).unwrap();
-            response.await.unwrap().status().as_u16()
+            exchange(send).await
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await.unwrap() })
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, all).await.unwrap() })
     }
 
     /// curl as a client with certificate NAME.crt, or as one without.
