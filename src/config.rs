@@ -187,6 +187,9 @@ lisners: 1
 
     #[test]
     fn what_check_accepts_can_be_served() {
+        let good = GOOD
+            .replace("{ fleet: { anchors: ca.crt } }", "{ fleet: { anchors: a }, staff: { anchors: b } }");
+        assert!(parse(&good).is_ok());
         let second = "listeners:\n  - { address: \"127.0.0.1:8443\", tls: { certificates: [{ chain: a, key: b }] }, \
                       client_auth: { trust: [fleet] } }";
         let tls = |endpoints: &str, tls: &str| format!("endpoints: {endpoints}, tls: {{ {tls} }}");
@@ -202,6 +205,11 @@ lisners: 1
             (endpoints, &*address, "pools.main.tls.server_name: missing"),
             (endpoints, &names, "pools.main.tls.server_name: missing"),
             ("client_auth: { trust: [fleet] }", "client_auth: { mode: off }", "it can match nobody"),
+            (
+                "routes: [{ client: { trust: fleet }",
+                "routes: [{ client: { trust: staff }",
+                "routes[0].client: it can match nobody: no listener admits its trust domains",
+            ),
             ("version: 1", "version: 1\nserver: { drain_timeout: 0s }", "`0s` is not a duration"),
             ("version: 1", "version: 1\nserver: { threads: 5000 }", "server.threads: 5000 is too much"),
             (
@@ -266,7 +274,7 @@ lisners: 1
             ("key: a.key }]", "key: a.key }], ciphers: [\"-A\"]", "`-A` is not the name of a cipher suite"),
             ("key: a.key }]", "key: a.key }], ciphers: []", "listeners[0].tls.ciphers: there are none"),
         ] {
-            let text = GOOD.replace(from, to);
+            let text = good.replace(from, to);
             let error = parse(&text).unwrap_err();
             assert!(error.contains(told), "{to}: {error}");
         }

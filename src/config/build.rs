@@ -843,6 +843,8 @@ impl Builder {
     /// A route that no listener lets anybody reach is a mistake. Not asked while a listener cannot be read.
     fn check_reachable(&mut self, listeners: &[ListenerConfig], routes: &[RouteConfig]) {
         let every = |mode| listeners.iter().all(|listener| listener.client_auth.mode == mode);
+        let admits =
+            |name: &Arc<str>| listeners.iter().any(|listener| listener.client_auth.trust.contains(name));
         let (demanded, never_asked) = (every(ClientAuthMode::Require), every(ClientAuthMode::Off));
         for route in routes {
             let (found, hint) = match &route.client {
@@ -854,6 +856,14 @@ impl Builder {
                     "it can match nobody: no listener asks for a certificate",
                     "`client: anyone` or `client: anonymous` is for clients without one",
                 ),
+                ClientRule::Verified(client)
+                    if !client.trust.is_empty() && !client.trust.iter().any(admits) =>
+                {
+                    (
+                        "it can match nobody: no listener admits its trust domains",
+                        "`listeners[].client_auth.trust` says whose clients may enter",
+                    )
+                }
                 _ => continue,
             };
             self.problem(format!("{}.client", route.at), found, None, Some(hint.to_owned()));
