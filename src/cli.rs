@@ -113,8 +113,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
             .map_err(|error| error.to_string()),
         Command::Schema => print(&format!("{:#}", config::schema())),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "portcullis", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "portcullis", &mut script);
+            print(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Version => print(&version()),
     };

@@ -187,6 +187,9 @@ lisners: 1
 
     #[test]
     fn what_check_accepts_can_be_served() {
+        let good = GOOD
+            .replace("{ fleet: { anchors: ca.crt } }", "{ fleet: { anchors: a }, staff: { anchors: b } }");
+        assert!(parse(&good).is_ok());
         let second = "listeners:\n  - { address: \"127.0.0.1:8443\", tls: { certificates: [{ chain: a, key: b }] }, \
                       client_auth: { trust: [fleet] } }";
         let tls = |endpoints: &str, tls: &str| format!("endpoints: {endpoints}, tls: {{ {tls} }}");
@@ -202,17 +205,112 @@ lisners: 1
             (endpoints, &*address, "pools.main.tls.server_name: missing"),
             (endpoints, &names, "pools.main.tls.server_name: missing"),
             ("client_auth: { trust: [fleet] }", "client_auth: { mode: off }", "it can match nobody"),
+            (
+                "routes: [{ client: { trust: fleet }",
+                "routes: [{ client: { trust: staff }",
+                "routes[0].client: it can match nobody: no listener admits its trust domains",
+            ),
             ("version: 1", "version: 1\nserver: { drain_timeout: 0s }", "`0s` is not a duration"),
             ("version: 1", "version: 1\nserver: { threads: 5000 }", "server.threads: 5000 is too much"),
+            (
+                "listeners:",
+                &second.replace("127.0.0.1:8443", "[::]:8443"),
+                "listeners[1].address: `127.0.0.1:8443` and `[::]:8443` of `listeners[0]` cannot both",
+            ),
+            (
+                "listeners:",
+                &second.replace("127.0.0.1:8443", "[::ffff:127.0.0.1]:8443"),
+                "listeners[1].address: `127.0.0.1:8443` and",
+            ),
+            (
+                "version: 1",
+                "version: 1\nadmin: { address: \"127.0.0.1:8443\" }",
+                "listeners[0].address: `127.0.0.1:8443` and `127.0.0.1:8443` of `admin` cannot both",
+            ),
+            (
+                "listeners:",
+                &second
+                    .replace("{ address: \"127.0.0.1:8443\"", "{ name: listener-2, address: \"127.0.0.1:1\""),
+                "listeners[1].name: `listener-2` is the name of `listeners[0]`",
+            ),
+            (
+                "routes: [",
+                "routes: [{ name: route-2, pool: main }, ",
+                "routes[1].name: `route-2` is the name of",
+            ),
+            ("routes: [{", "routes: [{ name: \"a b\",", "routes[0].name: `a b` is not a name"),
+            ("- address", "- name: \"\"\n    address", "listeners[0].name: `` is not a name"),
+            ("127.0.0.1:8443", "127.0.0.1:0", "`127.0.0.1:0` is not an address"),
+            ("127.0.0.1:8443", "systemd:", "`systemd:` is not an address"),
+            (
+                "version: 1",
+                "version: 1\nadmin: { address: \"127.0.0.1:0\" }",
+                "`127.0.0.1:0` is not an address",
+            ),
+            ("version: 1", "version: 1\nadmin: { address: \"unix:\" }", "is not a path for a Unix socket"),
+            (endpoints, "endpoints: [\"a b:80\"]", "`a b:80` is not an endpoint"),
+            (
+                endpoints,
+                &tls("[\"127.0.0.1:9000\"]", "verify: ca.crt, server_name: \"\""),
+                "`` is not a DNS name",
+            ),
+            (
+                endpoints,
+                &tls("[\"a.test:1\"]", "verify: ca.crt, server_name: \"a\\0b\""),
+                "is not a DNS name",
+            ),
+            (endpoints, &tls("[\"a.test:1\"]", "verify: ca.crt, server_name: 10.0.0.1"), "is not a DNS name"),
+            (
+                endpoints,
+                "endpoints: [\"a.test:1\"], host_header: \"a b\"",
+                "pools.main.host_header: `a b` is not a host",
+            ),
+            (
+                endpoints,
+                "endpoints: [\"a.test:1\"], health: { path: \"/a b\" }",
+                "pools.main.health.path: `/a b` is not",
+            ),
+            ("key: a.key }]", "key: a.key }], ciphers: [ALL]", "`ALL` is not the name of a cipher suite"),
+            ("key: a.key }]", "key: a.key }], ciphers: [\"-A\"]", "`-A` is not the name of a cipher suite"),
+            ("key: a.key }]", "key: a.key }], ciphers: []", "listeners[0].tls.ciphers: there are none"),
         ] {
-            let text = GOOD.replace(from, to);
+            let text = good.replace(from, to);
             let error = parse(&text).unwrap_err();
             assert!(error.contains(told), "{to}: {error}");
         }
+        let listener = |number: u16| {
+            let port = 9000 + number;
+            format!(
+                "  - {{ address: \"127.0.0.1:{port}\", tls: {{ certificates: [{{ chain: a, key: b }}] }}, \
+                 client_auth: {{ trust: [fleet] }} }}\n"
+            )
+        };
+        let many = (0..33).map(listener).collect::<Vec<_>>().concat();
+        let many = GOOD.replace("listeners:\n", &format!("listeners:\n{many}"));
+        assert!(parse(&many).unwrap_err().contains("listeners: an upgrade could not hand over so many"));
         for good in
             [tls("[\"a.test:1\", \"a.test:2\"]", "verify: ca.crt"), tls("[\"127.0.0.1:1\"]", "verify: off")]
         {
             assert!(parse(&GOOD.replace(endpoints, &good)).is_ok(), "{good}");
+        }
+        for (from, to) in [
+            ("listeners:", second.replace("127.0.0.1:8443", "127.0.0.2:8443")),
+            ("version: 1", "version: 1\nadmin: { address: \"[::1]:8443\" }".to_owned()),
+            (
+                endpoints,
+                "endpoints: [\"[::1]:80\", \"under_score.test:1\"], host_header: \"a.test:8080\"".to_owned(),
+            ),
+            (endpoints, "endpoints: [\"a.test:1\"], host_header: \"[::1]\"".to_owned()),
+            (
+                "key: a.key }]",
+                "key: a.key }], ciphers: [TLS_AES_128_GCM_SHA256, ECDHE-RSA-AES128-GCM-SHA256]".to_owned(),
+            ),
+        ] {
+            assert!(
+                parse(&GOOD.replace(from, &to)).is_ok(),
+                "{to}: {:?}",
+                parse(&GOOD.replace(from, &to)).err()
+            );
         }
     }
 

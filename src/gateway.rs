@@ -63,7 +63,7 @@ impl ProxyHttp for Gateway {
         };
         exchange.begin(&connection);
         set_timeouts(session, &connection, exchange);
-        if has_two_lengths(session) {
+        if has_two_lengths(session) || has_bare_newline(session) {
             return self.refuse(session, exchange, Refusal::BadRequest).await;
         }
         match decide(session.req_header(), &connection, exchange) {
@@ -111,6 +111,10 @@ impl ProxyHttp for Gateway {
             return Error::e_explain(ErrorType::InternalError, "a request without a connection");
         };
         let runtime = exchange.runtime.clone();
+        // An origin may read `GET http://host/path` otherwise than the routes did (RFC 9112, section 3.2.2).
+        if !matches!(upstream.raw_path(), [b'/' | b'*', ..]) {
+            upstream.set_uri(upstream.uri.clone());
+        }
         for name in runtime.identity_headers.reserved_in(&upstream.headers) {
             upstream.remove_header(&name);
         }
@@ -308,6 +312,16 @@ fn has_two_lengths(session: &Session) -> bool {
     let raw = session.to_h1_raw();
     raw.split(|byte| *byte == b'\n')
         .any(|line| line.get(..14).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length")))
+}
+
+/// A line that ends without a carriage return is one line for us and, for somebody who looked at the request before,
+/// perhaps none (RFC 9112, section 2.2).
+fn has_bare_newline(session: &Session) -> bool {
+    if session.is_http2() {
+        return false;
+    }
+    let raw = session.to_h1_raw();
+    memchr::memchr_iter(b'\n', &raw).any(|at| at.checked_sub(1).is_none_or(|before| raw[before] != b'\r'))
 }
 
 fn connection(session: &Session) -> Option<&Arc<Connection>> {

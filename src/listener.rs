@@ -12,6 +12,7 @@ mod proof;
 mod socket;
 pub mod stream;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,7 +152,8 @@ impl Acceptor {
                 _ = self.shutdown.wait_for(|stopping| *stopping) => return,
             };
             match accepted {
-                Ok((tcp, peer)) => self.admit(tcp, peer),
+                // `[::]` takes IPv4 clients too, whose addresses are written as they know them.
+                Ok((tcp, peer)) => self.admit(tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     log::error!("listener cannot accept: {error} (hint: raise LimitNOFILE or `ulimit -n`)");
@@ -162,7 +164,7 @@ impl Acceptor {
     }
 
     /// Refuses what is over a limit before it costs anything; serves the rest on a worker thread.
-    fn admit(&self, tcp: std::net::TcpStream, peer: std::net::SocketAddr) {
+    fn admit(&self, tcp: std::net::TcpStream, peer: SocketAddr) {
         let runtime = self.cell.load_full();
         let Some(listener) = runtime.listeners.get(self.index).cloned() else { return };
         let metrics = &listener.metrics;
@@ -188,7 +190,7 @@ impl Acceptor {
         runtime: Arc<Runtime>,
         listener: Arc<ListenerRuntime>,
         tcp: TcpStream,
-        peer: std::net::SocketAddr,
+        peer: SocketAddr,
     ) {
         let _open = listener.metrics.connection_opened();
         let id = ConnectionId::next();

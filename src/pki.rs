@@ -198,6 +198,9 @@ impl Pki {
         if leaf.issuer().raw() != self.certificate.subject_name().to_der()? {
             return Err(damaged(format!("it was issued by `{}`", leaf.issuer())));
         }
+        if !X509::from_der(leaf.der())?.verify(&*self.certificate.public_key()?)? {
+            return Err(damaged("another authority of the same name issued it".into()));
+        }
         let serial = leaf.serial().clone();
         let mut revoked = self.revoked()?;
         let text = serial.to_string();
@@ -212,11 +215,17 @@ impl Pki {
     pub fn crl(&self, days: u32) -> Result<PathBuf, PkiError> {
         let mut revoked = self.revoked()?;
         revoked.crl_number += 1;
-        let entries: Vec<(Serial, i64)> = revoked
-            .entries
-            .iter()
-            .filter_map(|entry| Some((entry.serial.parse::<Serial>().ok()?, entry.at)))
-            .collect();
+        let path = self.directory.join("revoked.json");
+        // What cannot be read must not be left out of the list.
+        let read = |entry: &RevokedEntry| {
+            let damaged = |_| PkiError::Damaged {
+                path: path.clone(),
+                detail: format!("`{}` is not a serial number", entry.serial),
+            };
+            Ok((entry.serial.parse::<Serial>().map_err(damaged)?, entry.at))
+        };
+        let entries: Vec<(Serial, i64)> =
+            revoked.entries.iter().map(read).collect::<Result<_, PkiError>>()?;
         let der = crl::sign(&self.certificate, &self.key, revoked.crl_number, &entries, now(), days)?;
         let path = self.directory.join("ca.crl");
         replace(&path, crl::pem(&der).as_bytes())?;

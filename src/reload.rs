@@ -4,19 +4,21 @@ use std::sync::{Arc, Mutex};
 
 use crate::config::{Config, ConfigErrors};
 use crate::runtime::{Cell, Runtime, Surroundings};
+use crate::telemetry::Telemetry;
 use crate::tls;
 
 /// What SIGHUP and `POST /reload` call.
 pub struct Reloader {
     cell: Arc<Cell>,
     surroundings: Surroundings,
+    telemetry: Arc<Telemetry>,
     /// One at a time; holds why the last one failed.
     last_error: Mutex<Option<String>>,
 }
 
 impl Reloader {
-    pub fn new(cell: Arc<Cell>, surroundings: Surroundings) -> Self {
-        Self { cell, surroundings, last_error: Mutex::new(None) }
+    pub fn new(cell: Arc<Cell>, surroundings: Surroundings, telemetry: Arc<Telemetry>) -> Self {
+        Self { cell, surroundings, telemetry, last_error: Mutex::new(None) }
     }
 
     /// Blocks while files are read and tables are built: call it off the serving threads.
@@ -29,6 +31,7 @@ impl Reloader {
                 for warning in &runtime.warnings {
                     log::warn!("{warning}");
                 }
+                self.telemetry.follow(&runtime.config.logging);
                 self.cell.store(Arc::new(runtime));
                 *last_error = None;
                 metrics.reload_succeeded();

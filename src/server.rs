@@ -3,7 +3,8 @@
 mod admin_service;
 mod supervisor;
 
-use std::path::Path;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::runtime::{Runtime, Surroundings};
 use crate::telemetry::{LogWriter, Metrics, Telemetry};
 use crate::tls::{self, TicketKeys};
 use admin_service::{AdminService, AdminSocket};
-use supervisor::{Readiness, Supervisor};
+use supervisor::{Readiness, StopSignals, Supervisor};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -35,11 +36,15 @@ pub enum StartError {
     Random(#[from] openssl::error::ErrorStack),
     #[error("the admin address cannot be used: {0}")]
     Admin(std::io::Error),
+    #[error("the admin address `unix:{path}` cannot be used: {source}")]
+    AdminPath { path: PathBuf, source: std::io::Error },
     #[error(
         "systemd passed two sockets named `{0}` (hint: one `ListenStream=` with a `FileDescriptorName=` of its own in \
          each .socket unit)"
     )]
     SameName(String),
+    #[error("the sockets cannot be taken over at `{path}`: {source} (hint: `server.upgrade_socket`)")]
+    Upgrade { path: PathBuf, source: std::io::Error },
     #[error("the log could not be started: {0}")]
     Log(std::io::Error),
     #[error("a thread could not be started: {0}")]
@@ -58,7 +63,6 @@ fn surroundings(metrics: Arc<Metrics>) -> Result<Surroundings, StartError> {
 
 /// Serves until told to stop. `upgrade`: take the sockets over from a running process.
 pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
-    // Before anything else: a connection that the client closed must not end the process.
     let config = Config::read(file)?;
     let metrics = Arc::new(Metrics::new());
     let log = LogWriter::start(&config.logging, metrics.clone()).map_err(StartError::Log)?;
@@ -68,10 +72,25 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     for warning in &runtime.warnings {
         log::warn!("{warning}");
     }
+    if let Some(socket) = runtime.config.server.upgrade_socket.as_deref().filter(|_| upgrade) {
+        check_upgrade_socket(socket)
+            .map_err(|source| StartError::Upgrade { path: socket.to_owned(), source })?;
+    }
     let sockets = sockets(&runtime, upgrade)?;
     let admin = runtime.config.admin.as_ref();
     let admin = admin.map(|admin| AdminSocket::bind(&admin.address, upgrade)).transpose()?;
     serve(runtime, surroundings, telemetry, sockets, admin, upgrade)
+}
+
+/// Pingora removes whatever is at this path and takes for granted that it can put a socket there.
+fn check_upgrade_socket(path: &Path) -> std::io::Result<()> {
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        let found = "it is there already, and is no socket";
+        return Err(std::io::Error::new(std::io::ErrorKind::AlreadyExists, found));
+    }
+    let probe = path.with_extension(std::process::id().to_string());
+    std::fs::File::create_new(&probe)?;
+    std::fs::remove_file(probe)
 }
 
 /// Binds every listener before anything starts, so that a port in use is one clear error.
@@ -97,7 +116,7 @@ fn serve(
     let settings = runtime.config.server.clone();
     let conf = pingora_conf(&settings);
     let cell = Arc::new(ArcSwap::from_pointee(runtime));
-    let reloader = Arc::new(Reloader::new(cell.clone(), surroundings));
+    let reloader = Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone()));
     let open = Arc::new(LiveConnections::default());
     let readiness = Arc::new(Readiness::default());
 
@@ -132,7 +151,8 @@ fn serve(
     drain.threads = Some(1);
     server.add_service(drain);
     supervisor::reload_on_hangup(reloader).map_err(StartError::Thread)?;
-    server.run(RunArgs::default());
+    let shutdown_signal = Box::new(StopSignals { upgrade_socket: settings.upgrade_socket.clone() });
+    server.run(RunArgs { shutdown_signal });
     Ok(())
 }
 

@@ -11,7 +11,7 @@ mod process;
 mod record;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::config::{AccessLog, LoggingConfig};
@@ -29,20 +29,46 @@ pub use record::{ConnectionRecord, RequestRecord};
 pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     log: LogWriter,
-    access: AccessLog,
+    recorded: Recorded,
     sampled: AtomicU32,
+}
+
+/// What `logging.access` asks for. A reload may change it while requests are served.
+struct Recorded {
+    requests: AtomicBool,
+    connections: AtomicBool,
+    sample: AtomicU32,
+}
+
+impl Recorded {
+    fn new(access: &AccessLog) -> Self {
+        Self {
+            requests: access.requests.into(),
+            connections: access.connections.into(),
+            sample: access.sample.into(),
+        }
+    }
 }
 
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Telemetry {
     pub fn new(metrics: Arc<Metrics>, log: LogWriter, logging: &LoggingConfig) -> Self {
-        Self { metrics, log, access: logging.access.clone(), sampled: AtomicU32::new(0) }
+        Self { metrics, log, recorded: Recorded::new(&logging.access), sampled: AtomicU32::new(0) }
+    }
+
+    /// What a reload changes: the level, and what is recorded. The format stays that of the start.
+    pub fn follow(&self, logging: &LoggingConfig) {
+        let access = &logging.access;
+        self.recorded.requests.store(access.requests, Ordering::Relaxed);
+        self.recorded.connections.store(access.connections, Ordering::Relaxed);
+        self.recorded.sample.store(access.sample, Ordering::Relaxed);
+        ::log::set_max_level(logging.level);
     }
 
     /// The record of a handshake, successful or not.
     pub fn connection(&self, record: ConnectionRecord) {
-        if self.access.connections {
+        if self.recorded.connections.load(Ordering::Relaxed) {
             self.log.connection(record);
         }
     }
@@ -54,13 +80,14 @@ impl Telemetry {
 
     /// Whether this request's record is to be written: refusals and errors always, of the others one in N.
     pub fn wants_request(&self, status: u16, refused: bool) -> bool {
-        if !self.access.requests {
+        if !self.recorded.requests.load(Ordering::Relaxed) {
             return false;
         }
-        if refused || status >= 500 || status == 0 || self.access.sample <= 1 {
+        let sample = self.recorded.sample.load(Ordering::Relaxed);
+        if refused || status >= 500 || status == 0 || sample <= 1 {
             return true;
         }
-        self.sampled.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.access.sample)
+        self.sampled.fetch_add(1, Ordering::Relaxed).is_multiple_of(sample)
     }
 
     pub fn request(&self, record: RequestRecord) {
@@ -90,7 +117,7 @@ mod tests {
         Telemetry {
             metrics: metrics.clone(),
             log: LogWriter::to_nobody(metrics),
-            access,
+            recorded: Recorded::new(&access),
             sampled: AtomicU32::new(0),
         }
     }

@@ -158,6 +158,11 @@ pub fn harden(builder: &mut SslContextBuilder) {
     builder.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::CIPHER_SERVER_PREFERENCE | library::OFF);
 }
 
+/// Sets the cipher suites of TLS 1.3: they have names of their own, and a list of their own in every library.
+pub fn set_tls13_ciphers(builder: &mut SslContextBuilder, names: &str) -> Result<(), ErrorStack> {
+    library::set_tls13_ciphers(builder, names)
+}
+
 /// The library and its version, for `portcullis version`.
 pub fn library() -> &'static str {
     openssl::version::version()

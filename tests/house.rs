@@ -134,9 +134,12 @@ fn the_systemd_unit_is_valid_and_locked_down() {
     let copy = directory.path().join("portcullis.service");
     let text = fs::read_to_string(&unit).unwrap();
     fs::write(&copy, text.replace("/usr/bin/portcullis", env!("CARGO_BIN_EXE_portcullis"))).unwrap();
-    let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy).output().unwrap();
+    let socket = directory.path().join("portcullis.socket");
+    fs::copy(root().join("packaging/portcullis.socket"), &socket).unwrap();
+    let verified =
+        Command::new("systemd-analyze").args(["verify", "--man=no"]).args([&copy, &socket]).output().unwrap();
     let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-    let about_us: Vec<&str> = said.lines().filter(|line| line.contains("portcullis.service")).collect();
+    let about_us: Vec<&str> = said.lines().filter(|line| line.contains("portcullis.")).collect();
     assert!(about_us.is_empty(), "{said}");
     let scored =
         Command::new("systemd-analyze").args(["security", "--offline=yes"]).arg(&unit).output().unwrap();
@@ -144,6 +147,48 @@ fn the_systemd_unit_is_valid_and_locked_down() {
     let line = scored.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_default();
     let score = line.split_whitespace().find_map(|word| word.parse::<f64>().ok());
     assert!(score.is_some_and(|score| score <= 1.5), "{line}");
+}
+
+/// All words that the configuration may hold: keys, and values that are one of a few.
+fn words(schema: &serde_json::Value, found: &mut BTreeSet<String>) {
+    match schema {
+        serde_json::Value::Object(entries) => {
+            if let Some(properties) = entries.get("properties").and_then(|properties| properties.as_object())
+            {
+                found.extend(properties.keys().cloned());
+            }
+            let values = entries.get("enum").and_then(|values| values.as_array());
+            let value = entries.get("const");
+            found.extend(
+                values.into_iter().flatten().chain(value).filter_map(|v| v.as_str()).map(str::to_owned),
+            );
+            entries.values().for_each(|value| words(value, found));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| words(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_names_every_word_of_the_configuration() {
+    let reference = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let mut known = BTreeSet::new();
+    words(&portcullis::config::schema(), &mut known);
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/');
+    let named: BTreeSet<&str> = reference.split(|c| !is_word(c)).map(|word| word.trim_matches('.')).collect();
+    let missing: Vec<_> = known.iter().filter(|word| !named.contains(word.as_str())).collect();
+    assert!(known.len() > 100 && missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_reference_names_every_field_of_the_log() {
+    let reference = fs::read_to_string(root().join("docs/logs.md")).unwrap();
+    let records = fs::read_to_string(root().join("src/telemetry/record.rs")).unwrap();
+    let code = records.split("#[cfg(test)]").next().unwrap();
+    let written = |call: &str| call.split_once("(\"")?.1.split_once('"').map(|(name, _)| name.to_owned());
+    let fields: BTreeSet<String> = code.split("line.").skip(1).filter_map(written).collect();
+    let missing: Vec<_> = fields.iter().filter(|field| !reference.contains(&format!("`{field}`"))).collect();
+    assert!(fields.len() > 25 && missing.is_empty(), "{fields:?} {missing:?}");
 }
 
 /// Our stand-in for `pingora-openssl` is kept only as long as the real one does not build on AWS-LC.

@@ -7,6 +7,11 @@ use clap::{Args, Subcommand};
 
 use crate::pki::{KeyType, Kind, Pki, PkiError, Request, parse_subject};
 
+/// A century; more is beyond what the dates of some readers can hold.
+fn days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=36_500)
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum PkiCommand {
     /// Make an authority: `ca.crt` and `ca.key` in a directory
@@ -15,7 +20,7 @@ pub(super) enum PkiCommand {
         directory: DirectoryArgument,
         #[arg(long, default_value = "Portcullis Trial CA")]
         common_name: String,
-        #[arg(long, default_value_t = 3650)]
+        #[arg(long, default_value_t = 3650, value_parser = days())]
         days: u32,
         #[arg(long, value_enum, default_value = "p256")]
         key: KeyType,
@@ -34,7 +39,7 @@ pub(super) enum PkiCommand {
         #[command(flatten)]
         directory: DirectoryArgument,
         /// How long it may be believed
-        #[arg(long, default_value_t = 30)]
+        #[arg(long, default_value_t = 30, value_parser = days())]
         days: u32,
     },
 }
@@ -65,35 +70,36 @@ pub(super) struct IssueArguments {
     uri: Vec<String>,
     #[arg(long)]
     ip: Vec<IpAddr>,
-    #[arg(long, default_value_t = 365)]
+    #[arg(long, default_value_t = 365, value_parser = days())]
     days: u32,
     #[arg(long, value_enum, default_value = "p256")]
     key: KeyType,
 }
 
 pub(super) fn run(command: PkiCommand) -> Result<(), String> {
-    execute(command).map_err(|error| error.to_string())
+    let done = execute(command).map_err(|error| error.to_string())?;
+    super::print(&done)
 }
 
-fn execute(command: PkiCommand) -> Result<(), PkiError> {
-    match command {
+/// What was made.
+fn execute(command: PkiCommand) -> Result<String, PkiError> {
+    Ok(match command {
         PkiCommand::Init { directory, common_name, days, key } => {
             Pki::init(&directory.directory, &common_name, days, key)?;
-            println!("{}", directory.directory.join("ca.crt").display());
+            directory.directory.join("ca.crt").display().to_string()
         }
-        PkiCommand::Issue(arguments) => issue(arguments)?,
+        PkiCommand::Issue(arguments) => issue(arguments)?.display().to_string(),
         PkiCommand::Revoke { directory, certificate } => {
             let serial = Pki::open(&directory.directory)?.revoke(&certificate)?;
-            println!("serial {serial} is revoked; `portcullis pki crl` writes the list");
+            format!("serial {serial} is revoked; `portcullis pki crl` writes the list")
         }
         PkiCommand::Crl { directory, days } => {
-            println!("{}", Pki::open(&directory.directory)?.crl(days)?.display());
+            Pki::open(&directory.directory)?.crl(days)?.display().to_string()
         }
-    }
-    Ok(())
+    })
 }
 
-fn issue(arguments: IssueArguments) -> Result<(), PkiError> {
+fn issue(arguments: IssueArguments) -> Result<PathBuf, PkiError> {
     let subject = arguments.subject.unwrap_or_else(|| format!("CN={}", arguments.name));
     let request = Request {
         subject: parse_subject(&subject)?,
@@ -106,6 +112,5 @@ fn issue(arguments: IssueArguments) -> Result<(), PkiError> {
         days: arguments.days,
         key_type: arguments.key,
     };
-    println!("{}", Pki::open(&arguments.directory.directory)?.issue(&request)?.display());
-    Ok(())
+    Pki::open(&arguments.directory.directory)?.issue(&request)
 }

@@ -45,6 +45,9 @@ const SECTIONS: &[&str] = &[
     "server",
 ];
 const DEFAULT_UPGRADE_SOCKET: &str = "/run/portcullis/upgrade.sock";
+const LONGEST_SOCKET_PATH: usize = 107;
+/// What Pingora passes from process to process at once.
+const MOST_SOCKETS: usize = 32;
 const DEFAULT_GROUPS: &[&str] = &["X25519MLKEM768", "X25519", "P-256", "P-384"];
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
@@ -109,7 +112,18 @@ impl Builder {
         self.unique(&root, "listeners", "name");
         self.unique(&root, "listeners", "address");
         self.unique(&root, "routes", "name");
-        self.check_reachable(&root, &listeners, &routes);
+        let complete = |section: &str, read: usize| {
+            root.get(section).and_then(Value::as_sequence).is_some_and(|items| items.len() == read)
+        };
+        if complete("listeners", listeners.len()) {
+            self.check_numbered("listeners", listeners.iter().map(|listener| &*listener.name));
+            self.check_reachable(&listeners, &routes);
+        }
+        if complete("routes", routes.len()) {
+            self.check_numbered("routes", routes.iter().map(|route| &*route.name));
+        }
+        let admin = self.section::<AdminFile>(&root, "admin").and_then(|file| self.admin(&file));
+        self.check_ports(&root, admin.as_ref());
         Some(Config {
             file: path.to_owned(),
             listeners,
@@ -120,7 +134,7 @@ impl Builder {
                 .section::<Vec<IdentityHeaderSpec>>(&root, "identity_headers")
                 .unwrap_or_else(|| vec![IdentityHeaderSpec::Preset(HeaderPreset::Rfc9440)]),
             trusted_proxies: self.trusted_proxies(&root),
-            admin: self.section::<AdminFile>(&root, "admin").and_then(|file| self.admin(&file)),
+            admin,
             logging: logging(self.section::<LoggingFile>(&root, "logging").unwrap_or_default()),
             server: self.server(&root),
         })
@@ -236,6 +250,51 @@ impl Builder {
         }
     }
 
+    /// A name that is given may be the one that another element has by its number. Not asked while an element cannot be
+    /// read: its place would be another one's.
+    fn check_numbered<'a>(&mut self, section: &str, names: impl Iterator<Item = &'a str>) {
+        let mut seen = HashMap::new();
+        for (index, name) in names.enumerate() {
+            let first = *seen.entry(name).or_insert(index);
+            let at = format!("{section}[{index}].name");
+            if first != index && self.problems.iter().all(|problem| problem.at != at) {
+                self.problem(at, format!("`{name}` is the name of `{section}[{first}]`"), None, None);
+            }
+        }
+    }
+
+    /// Two sockets that the kernel would not give us both, however differently their addresses are written.
+    fn check_ports(&mut self, root: &Mapping, admin: Option<&AdminConfig>) {
+        let mut taken: Vec<(String, SocketAddr)> = Vec::new();
+        if let Some(AdminConfig { address: AdminAddress::Tcp(address) }) = admin {
+            taken.push(("admin".to_owned(), *address));
+        }
+        let texts = root.get("listeners").and_then(Value::as_sequence);
+        if texts.map_or(0, Vec::len) + taken.len() > MOST_SOCKETS {
+            let expected = format!("at most {MOST_SOCKETS} sockets, that of `admin` among them");
+            self.problem("listeners", "an upgrade could not hand over so many", Some(&expected), None);
+        }
+        for (index, item) in texts.into_iter().flatten().enumerate() {
+            let address = item.get("address").and_then(Value::as_str).and_then(|text| text.parse().ok());
+            let Some(address) = address else { continue };
+            let at = format!("listeners[{index}].address");
+            let other = taken.iter().find(|(_, other)| overlap(*other, address));
+            if let Some((other, theirs)) = other.filter(|_| self.problems.iter().all(|told| told.at != at)) {
+                let found = format!("`{address}` and `{theirs}` of `{other}` cannot both be listened on");
+                self.problem(at, found, Some("another port"), None);
+            }
+            taken.push((format!("listeners[{index}]"), address));
+        }
+    }
+
+    /// Names stand in labels of metrics and on command lines.
+    fn check_name(&mut self, at: &str, name: Option<&String>) {
+        if let Some(name) = name.filter(|name| !is_name(name)) {
+            let expected = Some("letters, digits, `-`, `_` and `.`");
+            self.problem(format!("{at}.name"), format!("`{name}` is not a name"), expected, None);
+        }
+    }
+
     fn path(&self, text: &str) -> PathBuf {
         self.directory.join(text)
     }
@@ -258,6 +317,7 @@ impl Builder {
     // Listeners
 
     fn listener(&mut self, index: usize, at: &str, file: ListenerFile) -> Option<ListenerConfig> {
+        self.check_name(at, file.name.as_ref());
         let address = self.listen_address(&format!("{at}.address"), &file.address);
         let certificates: Vec<_> = file
             .tls
@@ -280,6 +340,7 @@ impl Builder {
         if protocols.is_empty() {
             self.problem(format!("{at}.protocols"), "there are none", Some("`[h2, http/1.1]`"), None);
         }
+        let (tls13_ciphers, ciphers) = self.ciphers(&format!("{at}.tls.ciphers"), file.tls.ciphers);
         let groups = file.tls.groups;
         let client_auth = self.client_auth(at, file.client_auth.mode, &file.client_auth.trust);
         let limits = file.limits;
@@ -292,7 +353,8 @@ impl Builder {
                 certificates,
                 minimum_version: minimum,
                 maximum_version: maximum,
-                ciphers: file.tls.ciphers.map(|ciphers| ciphers.join(":")),
+                ciphers,
+                tls13_ciphers,
                 groups: groups
                     .unwrap_or_else(|| DEFAULT_GROUPS.iter().map(|&group| group.to_owned()).collect()),
                 session_tickets: file.tls.session_tickets.unwrap_or(true),
@@ -332,10 +394,11 @@ impl Builder {
     }
 
     fn listen_address(&mut self, at: &str, text: &str) -> Option<ListenAddress> {
-        if let Some(name) = text.strip_prefix("systemd:") {
+        if let Some(name) = text.strip_prefix("systemd:").filter(|name| !name.is_empty()) {
             return Some(ListenAddress::Systemd(name.to_owned()));
         }
-        let address = text.parse().ok().map(ListenAddress::Tcp);
+        let address =
+            text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).map(ListenAddress::Tcp);
         if address.is_none() {
             let expected =
                 "an IP address with a port, such as `0.0.0.0:8443` or `[::]:8443`, or `systemd:NAME`";
@@ -359,6 +422,26 @@ impl Builder {
                 default
             }
         }
+    }
+
+    /// Those of TLS 1.3, and those of TLS 1.2. The libraries' words for whole families of ciphers are not read: what a word
+    /// such as `ALL` stands for is another thing in each of them.
+    fn ciphers(&mut self, at: &str, names: Option<Vec<String>>) -> (Vec<String>, Vec<String>) {
+        if names.as_ref().is_some_and(Vec::is_empty) {
+            self.problem(at, "there are none", Some("at least one, or no such key"), None);
+        }
+        let is_cipher = |name: &String| {
+            let mut words = name.split(['-', '_']);
+            words.clone().count() > 1
+                && words.all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        };
+        let names = names.unwrap_or_default();
+        for name in names.iter().filter(|name| !is_cipher(name)) {
+            let expected =
+                "`TLS_AES_128_GCM_SHA256` for TLS 1.3, `ECDHE-RSA-AES128-GCM-SHA256` for TLS 1.2, …";
+            self.problem(at, format!("`{name}` is not the name of a cipher suite"), Some(expected), None);
+        }
+        names.into_iter().partition(|name| name.starts_with("TLS_"))
     }
 
     fn certificate(&self, at: String, files: &CertificateFile) -> CertificateFiles {
@@ -440,9 +523,13 @@ impl Builder {
             unhealthy_after: health.unhealthy_after.unwrap_or(3).max(1),
         });
         if let Some(HealthConfig { kind: HealthKind::Http { path }, .. }) = &health
-            && !path.starts_with('/')
+            && !(path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok())
         {
             self.problem(format!("{at}.health.path"), format!("`{path}` is not a path"), Some("`/…`"), None);
+        }
+        if let Some(host) = file.host_header.as_ref().filter(|host| !is_authority(host)) {
+            let found = format!("`{host}` is not a host");
+            self.problem(format!("{at}.host_header"), found, Some("`host` or `host:port`"), None);
         }
         Some(PoolConfig {
             name: name.into(),
@@ -483,7 +570,7 @@ impl Builder {
             };
             let port = address.rsplit_once(':').and_then(|(host, port)| {
                 let port: u16 = port.parse().ok()?;
-                (port > 0 && !host.is_empty() && !host.contains(['/', '@'])).then_some(port)
+                (port > 0 && is_host(host)).then_some(port)
             });
             if port.is_none() {
                 self.problem(&at, format!("`{address}` is not an endpoint"), Some("`host:port`"), None);
@@ -548,6 +635,12 @@ impl Builder {
                 UpstreamVerify::Off
             }
         };
+        if let Some(name) = file.server_name.as_ref().filter(|name| !is_dns_name(name)) {
+            // Without a name the server's certificate would be that of anybody whom the anchors vouch for.
+            let found = format!("`{name}` is not a DNS name");
+            let expected = Some("the DNS name that the servers' certificates carry");
+            self.problem(format!("{at}.tls.server_name"), found, expected, None);
+        }
         let client = file.client.map(|files| self.certificate(format!("{at}.tls.client"), &files));
         UpstreamTls { verify, server_name: file.server_name, client }
     }
@@ -571,6 +664,7 @@ impl Builder {
     // Routes
 
     fn route(&mut self, index: usize, at: &str, file: RouteFile) -> Option<RouteConfig> {
+        self.check_name(at, file.name.as_ref());
         let client = match file.client {
             None | Some(ClientFile::Word(ClientWord::Verified)) => {
                 ClientRule::Verified(ClientMatch::default())
@@ -747,12 +841,10 @@ impl Builder {
     }
 
     /// A route that no listener lets anybody reach is a mistake. Not asked while a listener cannot be read.
-    fn check_reachable(&mut self, root: &Mapping, listeners: &[ListenerConfig], routes: &[RouteConfig]) {
-        let all = root.get("listeners").and_then(Value::as_sequence).map_or(0, Vec::len);
-        if listeners.is_empty() || listeners.len() != all {
-            return;
-        }
+    fn check_reachable(&mut self, listeners: &[ListenerConfig], routes: &[RouteConfig]) {
         let every = |mode| listeners.iter().all(|listener| listener.client_auth.mode == mode);
+        let admits =
+            |name: &Arc<str>| listeners.iter().any(|listener| listener.client_auth.trust.contains(name));
         let (demanded, never_asked) = (every(ClientAuthMode::Require), every(ClientAuthMode::Off));
         for route in routes {
             let (found, hint) = match &route.client {
@@ -764,6 +856,14 @@ impl Builder {
                     "it can match nobody: no listener asks for a certificate",
                     "`client: anyone` or `client: anonymous` is for clients without one",
                 ),
+                ClientRule::Verified(client)
+                    if !client.trust.is_empty() && !client.trust.iter().any(admits) =>
+                {
+                    (
+                        "it can match nobody: no listener admits its trust domains",
+                        "`listeners[].client_auth.trust` says whose clients may enter",
+                    )
+                }
                 _ => continue,
             };
             self.problem(format!("{}.client", route.at), found, None, Some(hint.to_owned()));
@@ -779,10 +879,12 @@ impl Builder {
 
     fn admin(&mut self, file: &AdminFile) -> Option<AdminConfig> {
         let address = match file.address.strip_prefix("unix:") {
-            Some(path) => Some(AdminAddress::Unix(self.path(path))),
+            Some(path) => Some(AdminAddress::Unix(self.socket_path("admin.address", path))),
             None => match file.address.parse::<SocketAddr>() {
-                Ok(address) if address.ip().is_loopback() => Some(AdminAddress::Tcp(address)),
-                Ok(address) => {
+                Ok(address) if address.port() > 0 && address.ip().is_loopback() => {
+                    Some(AdminAddress::Tcp(address))
+                }
+                Ok(address) if address.port() > 0 => {
                     let hint = "put a proxy of your own in front of it where others must reach it".to_owned();
                     let found = format!("`{address}` can be reached from other machines");
                     self.problem(
@@ -793,7 +895,7 @@ impl Builder {
                     );
                     None
                 }
-                Err(_) => {
+                Ok(_) | Err(_) => {
                     let found = format!("`{}` is not an address", file.address);
                     self.problem("admin.address", found, Some("`127.0.0.1:9900` or `unix:PATH`"), None);
                     None
@@ -801,6 +903,16 @@ impl Builder {
             },
         };
         address.map(|address| AdminConfig { address })
+    }
+
+    /// The kernel takes no longer path (`unix(7)`), and an empty one would be the directory.
+    fn socket_path(&mut self, at: &str, text: &str) -> PathBuf {
+        let path = self.path(text);
+        if text.is_empty() || path.as_os_str().len() > LONGEST_SOCKET_PATH {
+            let found = format!("`{text}` is not a path for a Unix socket");
+            self.problem(at, found, Some("a path of at most 107 bytes"), None);
+        }
+        path
     }
 
     fn server(&mut self, root: &Mapping) -> ServerSettings {
@@ -813,13 +925,25 @@ impl Builder {
             threads: self.at_most("server.threads", file.threads.unwrap_or(cores.min(1024)), 1024),
             drain_timeout: file.drain_timeout.map_or(Duration::from_secs(30), |span| span.0),
             // Never Pingora's own default, which lies in `/tmp`, where anybody may put a socket.
-            upgrade_socket: Some(self.path(file.upgrade_socket.as_deref().unwrap_or(DEFAULT_UPGRADE_SOCKET))),
+            upgrade_socket: Some(self.socket_path(
+                "server.upgrade_socket",
+                file.upgrade_socket.as_deref().unwrap_or(DEFAULT_UPGRADE_SOCKET),
+            )),
         }
     }
 }
 
 enum Needed {
     Yes,
+}
+
+/// Whether the kernel would refuse the second of two listening sockets: `[::]` takes the port of every address.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let covers = |wide: std::net::IpAddr, narrow: std::net::IpAddr| {
+        wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4())
+    };
+    one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
 }
 
 fn protocol(file: ProtocolFile) -> Protocol {
@@ -857,6 +981,26 @@ fn names(section: Option<&Value>) -> Vec<String> {
 fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// Letters, digits, `-`, `_` and `.`, and no address: that would be compared with the names of a certificate in vain.
+fn is_dns_name(text: &str) -> bool {
+    is_name(text) && text.parse::<std::net::IpAddr>().is_err()
+}
+
+/// A DNS name, an IPv4 address, or an IPv6 address with or without brackets.
+fn is_host(text: &str) -> bool {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    is_name(text) || bare.parse::<std::net::Ipv6Addr>().is_ok()
+}
+
+/// What may stand in `Host` (RFC 9110, section 7.2).
+fn is_authority(text: &str) -> bool {
+    let host = match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() && !host.is_empty() => host,
+        _ => text,
+    };
+    is_name(host) || (host.starts_with('[') && is_host(host))
 }
 
 fn quoted(names: &[String]) -> String {

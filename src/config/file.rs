@@ -94,7 +94,8 @@ pub struct TlsFile {
     pub minimum_version: Option<String>,
     /// Default: 1.3.
     pub maximum_version: Option<String>,
-    /// Of TLS 1.2, in OpenSSL's names.
+    /// Of TLS 1.3 (`TLS_…`) and of TLS 1.2 (in OpenSSL's names). Default, of each version that none is named of: forward
+    /// secrecy and authenticated encryption only.
     pub ciphers: Option<Vec<String>>,
     /// Default: X25519MLKEM768, X25519, P-256, P-384; those that the TLS library does not know are left out.
     pub groups: Option<Vec<String>>,

@@ -41,8 +41,19 @@ pub(super) fn read<T: DeserializeOwned>(at: &str, value: &Value, problems: &mut 
 
 fn problem(at: &str, text: &str) -> Problem {
     let hint = meant(text).map(|near| format!("did you mean `{near}`?"));
-    let found = if text.starts_with("missing field `") { "missing" } else { text };
-    Problem { at: at.to_owned(), found: found.to_owned(), expected: None, hint }
+    let found = if text.starts_with("missing field `") { "missing".to_owned() } else { in_words(text) };
+    Problem { at: at.to_owned(), found, expected: None, hint }
+}
+
+/// serde names our own types, which nobody who writes a configuration has heard of.
+fn in_words(text: &str) -> String {
+    match text.split_once("expected struct ") {
+        Some((before, name)) => {
+            let rest = name.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+            format!("{before}expected a mapping{rest}")
+        }
+        None => text.to_owned(),
+    }
 }
 
 /// Whether the path `inner` is `outer` or lies within it.
@@ -187,6 +198,14 @@ mod tests {
         let yaml = "{ name: [], count: -1, inner: [{ weight: 1, a: 1 }, { weigth: 1, b: 2 }], other: 1 }";
         let paths = ["x.name", "x.count", "x.inner[0].a", "x.inner[1].weigth", "x.inner[1].b", "x.other"];
         assert_eq!(told(yaml), paths);
+    }
+
+    #[test]
+    fn what_is_expected_is_told_in_the_words_of_yaml() {
+        let mut problems = Vec::new();
+        let value = serde_yaml::from_str("{ name: x, inner: [1] }").unwrap();
+        assert!(read::<Outer>("x", &value, &mut problems).is_none());
+        assert_eq!(problems[0].found, "invalid type: integer `1`, expected a mapping");
     }
 
     #[test]

@@ -68,8 +68,10 @@ pub struct TlsConfig {
     pub certificates: Vec<CertificateFiles>,
     pub minimum_version: TlsVersion,
     pub maximum_version: TlsVersion,
-    /// TLS 1.2, in OpenSSL's notation.
-    pub ciphers: Option<String>,
+    /// Of TLS 1.2, in OpenSSL's names; empty: the usual ones.
+    pub ciphers: Vec<String>,
+    /// Of TLS 1.3; empty: the usual ones.
+    pub tls13_ciphers: Vec<String>,
     pub groups: Vec<String>,
     pub session_tickets: bool,
     /// Counts from the full handshake.

@@ -95,7 +95,11 @@ fn octet(high: u8, low: u8) -> Option<u8> {
 pub fn check_framing(headers: &HeaderMap) -> Result<(), Ambiguous> {
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
     let codings = headers.get_all(header::TRANSFER_ENCODING).iter().count();
-    if lengths > 1 || codings > 1 || (lengths == 1 && codings == 1) {
+    let is_number =
+        |value: &http::HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    // `4, 4` is 4 for some and an error for others.
+    let legible = headers.get(header::CONTENT_LENGTH).is_none_or(is_number);
+    if lengths > 1 || codings > 1 || (lengths == 1 && codings == 1) || !legible {
         Err(Ambiguous::BadFraming)
     } else {
         Ok(())
@@ -134,6 +138,23 @@ mod tests {
         assert_eq!(host(&request("/", &["a", "a"])), Err(Ambiguous::SeveralHosts));
         assert_eq!(host(&request("/", &["a b"])), Err(Ambiguous::BadHost));
         assert_eq!(host(&request("/", &[""])), Err(Ambiguous::BadHost));
+    }
+
+    #[test]
+    fn a_length_is_one_number_or_the_request_is_ambiguous() {
+        let check = |values: &[&str]| {
+            let mut request = request("/", &["a"]);
+            for value in values {
+                request.append_header("Content-Length", *value).unwrap();
+            }
+            check_framing(&request.headers)
+        };
+        for values in [&["4, 4"][..], &["+4"], &["0x4"], &["-1"], &[""], &["4", "4"]] {
+            assert_eq!(check(values), Err(Ambiguous::BadFraming), "{values:?}");
+        }
+        for values in [&[][..], &["0"], &["18446744073709551615"]] {
+            assert_eq!(check(values), Ok(()), "{values:?}");
+        }
     }
 
     #[test]

@@ -178,6 +178,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_reference_names_every_field() {
+        let reference = include_str!("../../docs/configuration.md");
+        for (name, _) in NAMED {
+            assert!(reference.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn fields_are_read_as_they_are_written() {
         let attributes = ["subject.CN", "subject.OU", "issuer.CN", "xfcc"];
         for text in NAMED.iter().map(|(text, _)| *text).chain(attributes) {

@@ -1,6 +1,6 @@
 //! The TLS contexts of one listener: one for each of its certificates, chosen by SNI (RFC 6066, section 3).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use openssl::error::ErrorStack;
@@ -76,6 +76,16 @@ impl ServerContexts {
         &self.default
     }
 
+    /// For each certificate a name by which a client gets it, in their order. `None`: a client that asks for no name gets
+    /// the first one. A certificate whose names are all another one's has none.
+    pub(super) fn names(&self) -> Vec<Option<String>> {
+        let exact = self.choice.exact.iter().map(|(name, &index)| (index, name.clone()));
+        let wildcard = self.choice.wildcard.iter().map(|(parent, &index)| (index, format!("any.{parent}")));
+        let by_index: BTreeMap<usize, String> =
+            wildcard.chain(exact).filter(|(index, _)| *index > 0).collect();
+        std::iter::once(None).chain(by_index.into_values().map(Some)).collect()
+    }
+
     /// Whether a request for `host` may come over a connection that asked for `sni`: both must lead to the same
     /// certificate (RFC 9110, section 7.4).
     pub fn same_server(&self, sni: &str, host: &str) -> bool {
@@ -138,7 +148,13 @@ fn protocol(builder: &mut SslContextBuilder, tls: &TlsConfig) -> Result<(), Erro
         SslMode::RELEASE_BUFFERS | SslMode::ENABLE_PARTIAL_WRITE | SslMode::ACCEPT_MOVING_WRITE_BUFFER,
     );
     builder.set_read_ahead(true);
-    builder.set_cipher_list(tls.ciphers.as_deref().unwrap_or(DEFAULT_CIPHERS))?;
+    match tls.ciphers.as_slice() {
+        [] => builder.set_cipher_list(DEFAULT_CIPHERS)?,
+        ciphers => builder.set_cipher_list(&ciphers.join(":"))?,
+    }
+    if !tls.tls13_ciphers.is_empty() {
+        tls::set_tls13_ciphers(builder, &tls.tls13_ciphers.join(":"))?;
+    }
     builder.set_groups_list(&supported_groups(&tls.groups).join(":"))
 }
 
@@ -146,6 +162,21 @@ fn protocol(builder: &mut SslContextBuilder, tls: &TlsConfig) -> Result<(), Erro
 const DEFAULT_CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
     ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
     ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+
+/// The cipher suites that the library does not know: it would leave them out of a list without a word.
+pub fn unknown_ciphers(tls: &TlsConfig) -> Vec<&str> {
+    let is_known = |cipher: &str| {
+        SslContextBuilder::new(SslMethod::tls_server()).is_ok_and(|mut probe| {
+            if tls.tls13_ciphers.iter().any(|known| known == cipher) {
+                tls::set_tls13_ciphers(&mut probe, cipher).is_ok()
+            } else {
+                probe.set_cipher_list(cipher).is_ok()
+            }
+        })
+    };
+    let ciphers = tls.tls13_ciphers.iter().chain(&tls.ciphers).map(String::as_str);
+    ciphers.filter(|cipher| !is_known(cipher)).collect()
+}
 
 /// The groups that the library knows: an older OpenSSL has no X25519MLKEM768, and would refuse the whole list.
 pub fn supported_groups(groups: &[String]) -> Vec<&str> {
@@ -157,7 +188,7 @@ fn group_is_known(group: &str) -> bool {
         .is_ok_and(|mut probe| probe.set_groups_list(group).is_ok())
 }
 
-fn version(version: TlsVersion) -> SslVersion {
+pub(super) fn version(version: TlsVersion) -> SslVersion {
     match version {
         TlsVersion::Tls12 => SslVersion::TLS1_2,
         TlsVersion::Tls13 => SslVersion::TLS1_3,

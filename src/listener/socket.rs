@@ -89,6 +89,8 @@ fn listen(address: SocketAddr) -> Result<StdListener, BindError> {
             // `[::]` means every address of the machine, IPv4 ones too.
             socket.set_only_v6(false)?;
         }
+        // No SO_REUSEPORT: one accept loop spreads connections over all workers evenly, which separate queues do not, and a
+        // second process of ours must find the port in use instead of taking half of the clients away.
         // A restart must not wait for the connections of the run before (TIME_WAIT).
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;

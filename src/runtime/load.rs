@@ -16,9 +16,10 @@ use crate::config::{
     TargetConfig, TrustConfig, UpstreamVerify,
 };
 use crate::headers::{Forwarding, IdentityHeaders};
-use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups};
+use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups, unknown_ciphers};
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
+use crate::telemetry::HandshakeFailure;
 use crate::trust::{RevocationList, TrustDomain, TrustSet};
 use crate::upstream::{LoadedUpstreamTls, UpstreamPool};
 
@@ -48,6 +49,7 @@ pub(super) fn load(
     };
     if let Some(previous) = previous {
         loader.refuse_moved_listeners(&config, &previous.config);
+        loader.refuse_settings_of_the_process(&config, &previous.config);
     }
     let trust: Vec<_> = config.trust.iter().filter_map(|trust| loader.trust(trust)).collect();
     let listeners: Vec<_> = config
@@ -140,10 +142,21 @@ impl Loader<'_> {
                 Some("restart to change sockets"),
             );
         }
-        if new.server.threads != old.server.threads {
-            let hint = Some("restart to change it");
-            self.problem("server.threads", "the number of threads changed".into(), None, hint);
-        }
+    }
+
+    /// What is settled once, at start: a reload that took the file and left these as they were would be half a reload.
+    fn refuse_settings_of_the_process(&mut self, new: &Config, old: &Config) {
+        let hint = Some("restart to change it");
+        let mut refuse = |at: &str, what: &str, changed: bool| {
+            if changed {
+                self.problem(at, format!("the {what} changed"), None, hint);
+            }
+        };
+        let (now, then) = (&new.server, &old.server);
+        refuse("server.threads", "number of threads", now.threads != then.threads);
+        refuse("server.drain_timeout", "time to drain", now.drain_timeout != then.drain_timeout);
+        refuse("server.upgrade_socket", "upgrade socket", now.upgrade_socket != then.upgrade_socket);
+        refuse("logging.format", "format of the log", new.logging.format != old.logging.format);
     }
 
     fn trust(&mut self, trust: &TrustConfig) -> Option<Arc<TrustDomain>> {
@@ -180,6 +193,7 @@ impl Loader<'_> {
         let lists = self.lists(trust, &bundle)?;
         match TrustDomain::build(&trust.name, bundle, lists, trust.policy.clone()) {
             Ok(domain) => {
+                self.refuse_older_lists(&domain)?;
                 for anchor in domain.anchors_without_list() {
                     self.warnings.push(format!(
                         "trust.{}: no revocation list speaks about what `{}` issued; nothing of it is revoked",
@@ -211,6 +225,18 @@ impl Loader<'_> {
         (self.problems.len() == before).then_some(lists)
     }
 
+    /// An old list, put back by mistake or by somebody who wants a revoked client in, does not take effect.
+    fn refuse_older_lists(&mut self, domain: &TrustDomain) -> Option<()> {
+        let previous = self.previous.map_or(&[][..], |previous| &previous.trust);
+        let in_force = previous.iter().find(|in_force| in_force.name() == domain.name());
+        let Some(Err(error)) = in_force.map(|in_force| domain.check_succession(in_force)) else {
+            return Some(());
+        };
+        let at = format!("trust.{}.revocation.lists", domain.name());
+        self.problem(at, error.to_string(), None, Some("a restart takes whatever list is there"));
+        None
+    }
+
     fn listener(
         &mut self,
         index: usize,
@@ -223,6 +249,10 @@ impl Loader<'_> {
             certificates.extend(self.server_certificate(files, &listener.name));
         }
         self.check_groups(index, &listener.tls.groups);
+        for cipher in unknown_ciphers(&listener.tls) {
+            let found = format!("the TLS library does not know `{cipher}`, or takes it for too weak");
+            self.problem(format!("listeners[{index}].tls.ciphers"), found, None, None);
+        }
         let mut trusted = Vec::new();
         for name in &listener.client_auth.trust {
             // A domain that could not be loaded has its own problem already.
@@ -282,12 +312,23 @@ impl Loader<'_> {
             self.problem(at, "`require` without a trust domain".into(), None, None);
             return None;
         };
-        if let Err(error) = refuses_strangers(contexts.context(), trust) {
-            let expected = Some("a handshake without a certificate fails");
-            self.problem(at, format!("`require` could not be proven: {error}"), expected, None);
-            return None;
+        match refuses_strangers(contexts, &listener.tls, trust) {
+            Ok(unproven) => {
+                let told = |(trial, failure): (_, HandshakeFailure)| {
+                    format!(
+                        "listeners[{index}].tls: no handshake in {trial} could be made: {}",
+                        failure.sentence()
+                    )
+                };
+                self.warnings.extend(unproven.into_iter().map(told));
+                Some(())
+            }
+            Err(error) => {
+                let expected = Some("a handshake without a certificate fails");
+                self.problem(at, format!("`require` could not be proven: {error}"), expected, None);
+                None
+            }
         }
-        Some(())
     }
 
     fn server_certificate(

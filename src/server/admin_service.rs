@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener as StdUnixListener;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,14 +40,21 @@ impl AdminSocket {
                     if upgrade { None } else { Some(bind(&ListenAddress::Tcp(*address), &mut |_| None)?) };
                 Ok(Self::Tcp { key: format!("admin:{address}"), bound })
             }
-            AdminAddress::Unix(path) => unix(path).map(Self::Unix).map_err(StartError::Admin),
+            AdminAddress::Unix(path) => match unix(path, upgrade) {
+                Ok(socket) => Ok(Self::Unix(socket)),
+                Err(source) => Err(StartError::AdminPath { path: path.clone(), source }),
+            },
         }
     }
 }
 
-/// Replaces a socket that an earlier run left behind, but never another kind of file.
-fn unix(path: &Path) -> std::io::Result<StdUnixListener> {
+/// Replaces a socket that an earlier run left behind, but never another kind of file, nor one that somebody answers on:
+/// only an upgrade takes that over.
+fn unix(path: &Path, upgrade: bool) -> std::io::Result<StdUnixListener> {
     if std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+        if !upgrade && UnixStream::connect(path).is_ok() {
+            return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another process answers there"));
+        }
         std::fs::remove_file(path)?;
     }
     let listener = StdUnixListener::bind(path)?;

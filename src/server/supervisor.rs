@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::os::fd::FromRawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use pingora_core::server::ShutdownWatch;
+use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch, UnixShutdownSignalWatch};
 use pingora_core::services::background::BackgroundService;
 use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::listener::LiveConnections;
 use crate::reload::Reloader;
@@ -67,10 +69,10 @@ impl Supervisor {
         self.readiness.draining();
         let deadline = Instant::now() + self.drain_timeout;
         log::info!("draining {} connections, at most {:?}", self.open.count(), self.drain_timeout);
-        // A connection that was just accepted counts itself within this time.
-        tokio::time::sleep(DRAIN_POLL).await;
-        while self.open.count() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(DRAIN_POLL).await;
+        tokio::select! {
+            () = self.last_connection(deadline) => {}
+            // Pingora has stopped listening for signals by now, and whoever presses Ctrl-C means it.
+            () = interrupted() => log::warn!("interrupted while draining"),
         }
         match self.open.count() {
             0 => log::info!("drained"),
@@ -78,6 +80,69 @@ impl Supervisor {
         }
         self.telemetry.flush();
         std::process::exit(0);
+    }
+
+    async fn last_connection(&self, deadline: Instant) {
+        // A connection that was just accepted counts itself within this time.
+        tokio::time::sleep(DRAIN_POLL).await;
+        while self.open.count() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+/// Never, where the signal cannot be listened for.
+async fn interrupted() {
+    match signal(SignalKind::interrupt()) {
+        Ok(mut interrupt) => drop(interrupt.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// The signals that end the process: Pingora's own, but that SIGQUIT hands sockets over to somebody or does nothing.
+pub struct StopSignals {
+    /// Where the process that takes over waits.
+    pub upgrade_socket: Option<PathBuf>,
+}
+
+/// How long a process that was just started may take until it waits for our sockets; Pingora waits as long.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl ShutdownSignalWatch for StopSignals {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut quit), Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::quit()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return UnixShutdownSignalWatch.recv().await;
+        };
+        loop {
+            tokio::select! {
+                _ = quit.recv() => {
+                    if self.successor_waits().await {
+                        return ShutdownSignal::GracefulUpgrade;
+                    }
+                    log::error!("SIGQUIT: no process waits for the sockets, so this one goes on serving \
+                        (hint: start the new one with --upgrade first; SIGTERM stops without an upgrade)");
+                }
+                _ = terminate.recv() => return ShutdownSignal::GracefulTerminate,
+                _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+            }
+        }
+    }
+}
+
+impl StopSignals {
+    async fn successor_waits(&self) -> bool {
+        let deadline = Instant::now() + SUCCESSOR_PATIENCE;
+        // To connect would be taken for the upgrade itself.
+        while !self.upgrade_socket.as_ref().is_some_and(|socket| socket.exists()) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        true
     }
 }
 

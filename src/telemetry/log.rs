@@ -50,7 +50,7 @@ impl LogWriter {
         count_panics(metrics.clone());
         let writer = Self { queue, metrics };
         // Pingora reports what our own records say better; its warnings are shown to those who debug.
-        let diagnostics = Diagnostics { writer: writer.clone(), level: logging.level };
+        let diagnostics = Diagnostics { writer: writer.clone() };
         if log::set_boxed_logger(Box::new(diagnostics)).is_ok() {
             log::set_max_level(logging.level);
         }
@@ -93,17 +93,22 @@ impl LogWriter {
 /// What the program itself has to say, through the `log` crate.
 struct Diagnostics {
     writer: LogWriter,
-    level: LevelFilter,
+}
+
+/// Whether those who read the log at `level` hear this.
+fn is_heard(level: LevelFilter, metadata: &log::Metadata) -> bool {
+    let limit = if metadata.target().starts_with("pingora") && level < LevelFilter::Debug {
+        level.min(LevelFilter::Error)
+    } else {
+        level
+    };
+    metadata.level() <= limit
 }
 
 impl log::Log for Diagnostics {
     fn enabled(&self, metadata: &log::Metadata) -> bool {
-        let limit = if metadata.target().starts_with("pingora") && self.level < LevelFilter::Debug {
-            self.level.min(LevelFilter::Error)
-        } else {
-            self.level
-        };
-        metadata.level() <= limit
+        // A reload may have changed it.
+        is_heard(log::max_level(), metadata)
     }
 
     fn log(&self, record: &log::Record) {
@@ -352,10 +357,7 @@ mod tests {
     #[test]
     fn pingora_is_heard_below_errors_only_by_those_who_debug() {
         let heard = |level: LevelFilter, target: &str, of: Level| {
-            let (queue, _entries) = sync_channel(1);
-            let writer = LogWriter { queue, metrics: Arc::new(Metrics::new()) };
-            let diagnostics = Diagnostics { writer, level };
-            log::Log::enabled(&diagnostics, &log::Metadata::builder().target(target).level(of).build())
+            is_heard(level, &log::Metadata::builder().target(target).level(of).build())
         };
         assert!(heard(LevelFilter::Info, "portcullis::reload", Level::Info));
         assert!(heard(LevelFilter::Info, "pingora_proxy", Level::Error));

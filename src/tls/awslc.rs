@@ -10,7 +10,7 @@
 
 mod sealed;
 
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
@@ -102,8 +102,37 @@ impl Drop for Buffer {
 
 /// Makes the library ask for our verdict on a chain.
 pub(super) fn judge_chains(builder: &mut SslContextBuilder, mode: SslVerifyMode) {
-    // SAFETY: the context is alive; the callback is a static function.
-    unsafe { ffi::SSL_CTX_set_custom_verify(builder.as_ptr(), mode.bits(), Some(judge_chain)) }
+    // SAFETY: the context is alive; the callback is a static function, and the library copies the list.
+    unsafe {
+        ffi::SSL_CTX_set_custom_verify(builder.as_ptr(), mode.bits(), Some(judge_chain));
+        let set =
+            ffi::SSL_CTX_set_verify_algorithm_prefs(builder.as_ptr(), SIGNATURES.as_ptr(), SIGNATURES.len());
+        debug_assert_eq!(set, 1);
+    }
+}
+
+/// What a client may sign its handshake with: the library's own list has SHA-1 in it, and not Ed25519, whose clients
+/// would find no certificate of theirs to show.
+const SIGNATURES: [u16; 10] = [
+    ffi::SSL_SIGN_ECDSA_SECP256R1_SHA256 as u16,
+    ffi::SSL_SIGN_ED25519 as u16,
+    ffi::SSL_SIGN_RSA_PSS_RSAE_SHA256 as u16,
+    ffi::SSL_SIGN_RSA_PKCS1_SHA256 as u16,
+    ffi::SSL_SIGN_ECDSA_SECP384R1_SHA384 as u16,
+    ffi::SSL_SIGN_RSA_PSS_RSAE_SHA384 as u16,
+    ffi::SSL_SIGN_RSA_PKCS1_SHA384 as u16,
+    ffi::SSL_SIGN_ECDSA_SECP521R1_SHA512 as u16,
+    ffi::SSL_SIGN_RSA_PSS_RSAE_SHA512 as u16,
+    ffi::SSL_SIGN_RSA_PKCS1_SHA512 as u16,
+];
+
+pub(super) fn set_tls13_ciphers(builder: &mut SslContextBuilder, names: &str) -> Result<(), ErrorStack> {
+    let names = CString::new(names).map_err(|_| ErrorStack::get())?;
+    // SAFETY: the context is alive, and the library copies what it keeps of the text.
+    match unsafe { ffi::SSL_CTX_set_ciphersuites(builder.as_ptr(), names.as_ptr()) } {
+        1 => Ok(()),
+        _ => Err(ErrorStack::get()),
+    }
 }
 
 pub(super) fn set_tickets(builder: &mut SslContextBuilder, count: usize) {
@@ -134,6 +163,8 @@ pub(super) fn failure(reason: c_int, ssl: &SslRef) -> Option<HandshakeFailure> {
         ffi::SSL_R_EXCESSIVE_MESSAGE_SIZE if !has_cipher(ssl) => return None,
         // Looked at before our verdict is asked for: a CA's certificate, say, that may sign certificates only.
         ffi::SSL_R_KEY_USAGE_BIT_INCORRECT => HandshakeFailure::WrongUsage,
+        // Too short to be encrypted: the alert of an OpenSSL client that does not believe us, which it sends in the clear.
+        ffi::SSL_R_BAD_PACKET_LENGTH if ssl.version_str() == "TLSv1.3" => HandshakeFailure::ClientAlert,
         ffi::SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE => HandshakeFailure::NoCertificate,
         ffi::SSL_R_NO_SHARED_CIPHER => HandshakeFailure::NoSharedCipher,
         ffi::SSL_R_NO_SHARED_GROUP => HandshakeFailure::NoSharedGroup,

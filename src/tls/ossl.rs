@@ -110,6 +110,10 @@ pub(super) fn judge_chains(builder: &mut SslContextBuilder, mode: SslVerifyMode)
     debug_assert_eq!(set, 1);
 }
 
+pub(super) fn set_tls13_ciphers(builder: &mut SslContextBuilder, names: &str) -> Result<(), ErrorStack> {
+    builder.set_ciphersuites(names)
+}
+
 pub(super) fn set_tickets(builder: &mut SslContextBuilder, count: usize) {
     // SAFETY: the context is alive; the number is all it takes.
     let set = unsafe { ffi::SSL_CTX_set_num_tickets(builder.as_ptr(), count) };

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use crate::support::{Origin, Site};
+use crate::support::{H2Origin, Origin, Site};
 
 #[test]
 fn forged_identity_headers_never_reach_an_origin() {
@@ -118,10 +118,16 @@ fn requests_that_can_be_read_in_two_ways_get_400_and_nothing_reaches_an_origin()
     for request in [
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4, 4\r\n\r\nabcd",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         "GET / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n folded\r\n\r\n",
         "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\nX-A: b\r\n\r\n",
+        "GET / HTTP/1.1\nHost: a\n\n",
         "GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /a/../b HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /a/%2e%2e/b HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -198,4 +204,124 @@ fn a_web_socket_passes_through() {
     assert!(head.to_lowercase().contains("x-client-cn: sensor-1"), "{head}");
     let _ = client.kill();
     let _ = client.wait();
+}
+
+#[test]
+fn identity_in_trailers_never_reaches_an_origin() {
+    let (site, origin) = (Site::new(), H2Origin::start());
+    let raw = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let pools = format!(
+        "{{ h2: {{ endpoints: [\"{}\"], protocol: h2 }}, h1: {{ endpoints: [\"{}\"] }} }}",
+        origin.address,
+        raw.local_addr().unwrap()
+    );
+    let routes = "[{ request: { path: /h2 }, pool: h2 }, { request: { path: /h1 }, pool: h1 }]";
+    site.configure("", &[("pools", &pools), ("routes", routes)]);
+    let _gateway = site.start();
+    let seen = std::thread::spawn(move || {
+        let mut all = String::new();
+        // One request that came in HTTP/2, one in HTTP/1.1.
+        for _ in 0..2 {
+            let (mut stream, _) = raw.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"0\r\n\r\n") && !request.ends_with(b"forged\r\n\r\n") {
+                let mut bytes = [0; 4096];
+                match stream.read(&mut bytes).unwrap() {
+                    0 => break,
+                    read => request.extend_from_slice(&bytes[..read]),
+                }
+            }
+            all += &String::from_utf8_lossy(&request);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        all
+    });
+    let trailers = [("x-client-cn", "forged"), ("client-cert", "forged")];
+    assert_eq!(site.post_with_trailers("sensor-1", "/h2", &trailers), 200);
+    assert_eq!(site.post_with_trailers("sensor-1", "/h1", &trailers), 200);
+    for path in ["/h2", "/h1"] {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\
+             Trailer: X-Client-CN\r\n\r\n7\r\nmessage\r\n0\r\nX-Client-CN: forged\r\nClient-Cert: forged\r\n\r\n"
+        );
+        let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], &request);
+        assert!(output.contains("200 OK"), "{path} {output}");
+    }
+    let seen = format!("{}{}", seen.join().unwrap(), origin.requests().concat());
+    assert_eq!(seen.to_lowercase().matches("x-client-cn: sensor-1").count(), 4, "{seen}");
+    assert!(!seen.contains("forged"), "{seen}");
+}
+
+#[test]
+fn an_absolute_target_reaches_the_origin_as_the_path_that_was_routed() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[("routes", "[{ request: { path: /a/* }, pool: main }]")]);
+    let _gateway = site.start();
+    for (target, seen) in
+        [("http://localhost/a/b?c=d", "GET /a/b?c=d HTTP/1.1"), ("/a/b?c=d", "GET /a/b?c=d HTTP/1.1")]
+    {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], &request);
+        assert!(output.contains("200 OK") && output.contains(seen), "{target} {output}");
+    }
+    let request = "GET http://localhost/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let output = site.s_client(&["-quiet", "-alpn", "http/1.1"], request);
+    assert!(output.contains("403 Forbidden"), "{output}");
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[test]
+fn forged_identity_headers_never_reach_an_origin_through_a_listener_that_demands_no_certificate() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let off = crate::support::free_port();
+    let certificates = "tls: { certificates: [{ chain: server.crt, key: server.key }] }";
+    let listeners = format!(
+        "[{{ address: \"127.0.0.1:PORT\", {certificates}, client_auth: {{ mode: optional, trust: [fleet] }} }}, \
+          {{ address: \"127.0.0.1:{off}\", {certificates}, client_auth: {{ mode: off }} }}]"
+    );
+    site.configure(
+        &origin.address,
+        &[("listeners", &listeners), ("routes", "[{ client: anyone, pool: main }]")],
+    );
+    let _gateway = site.start();
+    for port in [site.port, off] {
+        for version in ["--http1.1", "--http2"] {
+            let forged = [
+                "-H",
+                "Client-Cert: forged",
+                "-H",
+                "x_client_cn: forged",
+                "-H",
+                "X-SSL-Client-Verify: forged",
+            ];
+            let arguments = [&forged[..], &[version]].concat();
+            let reply = site.curl_at(None, &arguments, &format!("https://localhost:{port}/"));
+            assert_eq!((reply.status, reply.header("X-SSL-Client-Verify")), (200, Some("NONE")), "{reply:?}");
+            assert!(
+                !reply.body.contains("forged") && reply.header("Client-Cert").is_none(),
+                "{}",
+                reply.body
+            );
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_requests_taken_back_at_once_leaves_the_memory_flat_and_others_served() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[("logging", "{ access: { requests: false } }")]);
+    let gateway = site.start();
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    // Memory that the first ones take is kept for those that follow.
+    let warm = site.reset_rapidly("sensor-1", 2000);
+    let before = memory();
+    let flood: usize = (0..4).map(|_| site.reset_rapidly("sensor-1", 2000)).sum();
+    assert!(warm > 0 && flood > 0);
+    assert_eq!(site.curl(Some("sensor-1"), &["--http2"], "/").status, 200);
+    let grown = memory().saturating_sub(before);
+    assert!(grown < 32 * 1024, "{grown} KiB after {flood} resets");
 }

@@ -187,3 +187,132 @@ fn a_thousand_anchors_do_not_break_handshakes() {
     let _gateway = site.start();
     assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
 }
+
+/// The listener `edge` with what `tls` says besides the certificate.
+fn listener(tls: &str) -> String {
+    format!(
+        "[{{ name: edge, address: \"127.0.0.1:PORT\", tls: {{ certificates: [{{ chain: server.crt, key: server.key }}], \
+         {tls} }}, client_auth: {{ mode: require, trust: [fleet] }} }}]"
+    )
+}
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn versions_cipher_suites_and_groups_are_those_of_the_configuration() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let ciphers = "ciphers: [TLS_AES_256_GCM_SHA384, ECDHE-ECDSA-AES256-GCM-SHA384], groups: [P-384, P-256]";
+    site.configure(&origin.address, &[("listeners", &listener(ciphers))]);
+    let gateway = site.start();
+    for arguments in [
+        &["-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384"][..],
+        &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"],
+        &["-tls1_3", "-groups", "P-384"],
+    ] {
+        let output = site.s_client(&[&["-alpn", "http/1.1"], arguments].concat(), REQUEST);
+        assert!(output.contains("200 OK"), "{arguments:?} {output}");
+    }
+    for (arguments, reason) in [
+        (&["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"][..], "no_shared_cipher"),
+        (&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], "no_shared_cipher"),
+        (&["-tls1_3", "-groups", "X25519"], "no_shared_group"),
+    ] {
+        let before = failures(&gateway, reason);
+        let output = site.s_client(&[&["-alpn", "http/1.1"], arguments].concat(), REQUEST);
+        assert!(!output.contains("200 OK"), "{arguments:?} {output}");
+        eventually(reason, || (failures(&gateway, reason) > before).then_some(()));
+    }
+    site.configure(&origin.address, &[("listeners", &listener("minimum_version: \"1.3\""))]);
+    assert_eq!(gateway.reload().0, 200);
+    assert!(site.s_client(&["-alpn", "http/1.1", "-tls1_3"], REQUEST).contains("200 OK"));
+    assert!(!site.s_client(&["-alpn", "http/1.1", "-tls1_2"], REQUEST).contains("200 OK"));
+    eventually("it is counted", || (failures(&gateway, "no_shared_version") > 0.0).then_some(()));
+}
+
+#[test]
+fn a_client_that_goes_away_or_does_not_believe_us_or_is_one_too_many_is_counted_as_that() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let one = listener("").replace("client_auth", "limits: { handshakes_in_flight: 1 }, client_auth");
+    site.configure(&origin.address, &[("listeners", &one)]);
+    let gateway = site.start();
+    let counted = |reason: &str| eventually(reason, || (failures(&gateway, reason) > 0.0).then_some(()));
+    drop(TcpStream::connect(("127.0.0.1", site.port)).unwrap());
+    counted("disconnected");
+    for version in ["1.2", "1.3"] {
+        let before = failures(&gateway, "client_alert");
+        let arguments = ["--cacert", "sensor-1.crt", "--tls-max", version];
+        assert_eq!(site.curl(Some("sensor-1"), &arguments, "/").status, 0);
+        eventually(version, || (failures(&gateway, "client_alert") > before).then_some(()));
+    }
+    gateway.logged(&["client_alert", "unknown_ca: it does not trust our certificate"]);
+    let silent = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    eventually("it is in flight", || {
+        (gateway.metric("portcullis_tls_handshakes_in_flight{listener=\"edge\"}") > 0.5).then_some(())
+    });
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 0);
+    counted("overloaded");
+    drop(silent);
+    eventually("there is room again", || (site.curl(Some("sensor-1"), &[], "/").status == 200).then_some(()));
+}
+
+/// Sends each byte in a segment of its own.
+#[derive(Debug)]
+struct Pieces(TcpStream);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(&bytes[..bytes.len().min(1)])
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(bytes)
+    }
+}
+
+#[test]
+fn a_client_hello_in_pieces_gets_the_certificate_of_its_name_and_a_name_nobody_has_the_first() {
+    use openssl::ssl::{HandshakeError, Ssl, SslContext, SslMethod};
+    let (site, origin) = (Site::new(), Origin::start());
+    site.pki(&["issue", "a", "--kind", "server", "--subject", "CN=a", "--dns", "a.example"]);
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }, { chain: a.crt, key: a.key }] }, client_auth: { trust: [fleet] } }]";
+    site.configure(&origin.address, &[("listeners", listeners)]);
+    let gateway = site.start();
+    for (name, subject) in [
+        (Some("a.example"), "a"),
+        (Some("A.EXAMPLE"), "a"),
+        (Some("a.example."), "a"),
+        (Some("b.example"), "localhost"),
+        (Some("127.0.0.1"), "localhost"),
+        (None, "localhost"),
+    ] {
+        let mut ssl = Ssl::new(&SslContext::builder(SslMethod::tls_client()).unwrap().build()).unwrap();
+        if let Some(name) = name {
+            ssl.set_hostname(name).unwrap();
+        }
+        let socket = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // The hello is that of a client with post-quantum key exchange where the library has it: more than a packet.
+        // The strictest policy holds whatever the name: this client has no certificate, and may learn it as soon as it
+        // has sent that.
+        let shown = match ssl.connect(Pieces(socket)) {
+            Ok(mut stream) => {
+                assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0);
+                stream.ssl().peer_certificate()
+            }
+            Err(HandshakeError::Failure(ended)) => ended.ssl().peer_certificate(),
+            Err(other) => panic!("{other}"),
+        };
+        let shown = shown.unwrap();
+        let common_name = shown.subject_name().entries().next().unwrap().data().to_string().unwrap();
+        assert_eq!(common_name, subject, "{name:?}");
+    }
+    eventually("all are refused", || (failures(&gateway, "no_certificate") > 5.5).then_some(()));
+}

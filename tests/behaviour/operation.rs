@@ -203,6 +203,8 @@ fn commands_exit_with_0_1_or_2() {
         (&["completions", "bash"], 0),
         (&["--help"], 0),
         (&["pki", "init", "-d", "."], 1),
+        (&["pki", "issue", "-d", ".", "x", "--days", "0"], 2),
+        (&["pki", "crl", "-d", ".", "--days", "4294967295"], 2),
     ] {
         let (got, text) = portcullis(&site, arguments);
         assert_eq!(got, Some(code), "{arguments:?}: {text}");
@@ -225,4 +227,226 @@ fn metrics_and_status_are_for_loopback_and_never_on_a_public_listener() {
         portcullis(&site, &["check", "-c", "gateway.yaml"])
     };
     assert!(code == Some(1) && text.contains("can be reached from other machines"), "{text}");
+}
+
+#[test]
+fn a_revocation_list_older_than_the_one_in_force_is_refused_and_a_newer_one_is_taken() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    site.pki(&["crl"]);
+    let list = site.path().join("ca.crl");
+    let old = std::fs::read(&list).unwrap();
+    site.pki(&["revoke", "sensor-2.crt"]);
+    site.pki(&["crl"]);
+    site.configure(
+        &origin.address,
+        &[("trust", "{ fleet: { anchors: ca.crt, revocation: { lists: [ca.crl] } } }")],
+    );
+    let gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 0);
+    std::fs::write(&list, old).unwrap();
+    let (status, text) = gateway.reload();
+    assert!(status == 422 && text.contains("trust.fleet.revocation.lists: the revocation list of"), "{text}");
+    assert!(text.contains("older than the one in force"), "{text}");
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 0, "it is still revoked");
+    assert!((gateway.metric("portcullis_config_stale") - 1.0).abs() < 0.1);
+    site.pki(&["crl"]);
+    assert_eq!(gateway.reload().0, 200);
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 0);
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+}
+
+#[test]
+fn a_reload_changes_what_is_logged_and_refuses_what_only_a_restart_can_change() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let gateway = {
+        site.configure(&origin.address, &[]);
+        site.start()
+    };
+    let reload = |sections: &[(&str, &str)]| {
+        site.configure(&origin.address, sections);
+        gateway.reload()
+    };
+    let request = |path: &str| assert_eq!(site.curl(Some("sensor-1"), &[], path).status, 200);
+    request("/told");
+    gateway.logged(&["\"path\":\"/told\""]);
+    assert_eq!(reload(&[("logging", "{ level: error, access: { requests: false } }")]).0, 200);
+    request("/not-told");
+    assert_eq!(reload(&[("logging", "{ level: debug }")]).0, 200);
+    request("/told-again");
+    gateway.logged(&["\"path\":\"/told-again\""]);
+    gateway.logged(&["\"level\":\"debug\""]);
+    assert!(!gateway.log().contains("/not-told"));
+    for (section, text, told) in [
+        ("logging", "{ format: text }", "logging.format: the format of the log changed"),
+        ("server", "{ threads: 2, drain_timeout: 5s }", "server.threads: the number of threads changed"),
+        ("server", "{ threads: 1, drain_timeout: 6s }", "server.drain_timeout: the time to drain changed"),
+        ("server", "{ threads: 1, drain_timeout: 5s, upgrade_socket: x }", "server.upgrade_socket: "),
+        ("admin", "{ address: \"127.0.0.1:1\" }", "admin: the admin address changed"),
+    ] {
+        let (status, answer) = reload(&[(section, text)]);
+        assert!(status == 422 && answer.contains(told), "{text}: {status} {answer}");
+    }
+    assert_eq!(reload(&[]).0, 200);
+}
+
+#[test]
+fn an_upgrade_without_a_place_for_its_socket_is_one_clear_error() {
+    let (site, origin) = (Site::new(), Origin::start());
+    std::fs::write(site.path().join("file"), "precious").unwrap();
+    for (socket, told) in [
+        ("nowhere/upgrade.sock", "No such file or directory"),
+        ("file", "it is there already, and is no socket"),
+        (&*"x".repeat(200), "a path for a Unix socket"),
+    ] {
+        let server = format!("{{ threads: 1, upgrade_socket: \"{socket}\" }}");
+        site.configure(&origin.address, &[("server", &server)]);
+        let (code, text) = portcullis(&site, &["run", "-c", "gateway.yaml", "--upgrade"]);
+        assert!(code == Some(1) && text.contains(told) && !text.contains("panicked"), "{code:?} {text}");
+    }
+    assert_eq!(std::fs::read(site.path().join("file")).unwrap(), b"precious");
+}
+
+#[test]
+fn a_quit_signal_without_a_successor_changes_nothing_and_ctrl_c_ends_even_a_drain() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { trust: [fleet] }, limits: { handshake_timeout: 30s } }]";
+    let server = "{ threads: 1, drain_timeout: 60s, upgrade_socket: upgrade.sock }";
+    site.configure(&origin.address, &[("listeners", listeners), ("server", server)]);
+    let mut gateway = site.start();
+    gateway.signal("QUIT");
+    gateway.logged(&["SIGQUIT: no process waits for the sockets"]);
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    // In the midst of its handshake: a drain would wait for it.
+    let _silent = std::net::TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    let open = "portcullis_connections{listener=\"edge\"}";
+    eventually("it is connected", || (gateway.metric(open) > 0.5).then_some(()));
+    gateway.signal("TERM");
+    gateway.logged(&["draining"]);
+    gateway.signal("INT");
+    assert_eq!(gateway.wait(), Some(0));
+    assert!(gateway.log().contains("interrupted while draining"), "{}", gateway.log());
+}
+
+#[test]
+fn an_authority_revokes_only_what_it_issued_and_leaves_nothing_out_of_its_list() {
+    let site = Site::new();
+    site.pki_in("other", &["init", "--common-name", "Test CA"]);
+    site.pki_in("other", &["issue", "stranger"]);
+    let (code, text) = portcullis(&site, &["pki", "revoke", "-d", ".", "other/stranger.crt"]);
+    assert!(code == Some(1) && text.contains("another authority of the same name"), "{code:?} {text}");
+    assert_eq!(portcullis(&site, &["pki", "revoke", "-d", ".", "sensor-1.crt"]).0, Some(0));
+    let noted = site.path().join("revoked.json");
+    let damaged = std::fs::read_to_string(&noted).unwrap().replace("\"serial\": \"", "\"serial\": \"xyz");
+    std::fs::write(&noted, damaged.replace("\"serial\":\"", "\"serial\":\"xyz")).unwrap();
+    let (code, text) = portcullis(&site, &["pki", "crl", "-d", "."]);
+    assert!(code == Some(1) && text.contains("is not a serial number"), "{code:?} {text}");
+    assert!(!site.path().join("ca.crl").exists());
+}
+
+#[test]
+fn nobody_reading_is_no_fault_of_the_program() {
+    let site = Site::new();
+    for arguments in ["completions bash", "schema", "version", "pki init -d elsewhere", "pki issue -d . x"] {
+        let command = format!("{BINARY} {arguments} > /dev/full");
+        let output = Command::new("sh").current_dir(site.path()).args(["-c", &command]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(0) && told.is_empty(),
+            "{arguments}: {:?} {told}",
+            output.status
+        );
+    }
+}
+
+#[test]
+fn systemd_is_told_of_readiness_reloads_stops_and_that_we_live() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let path = site.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    // The watchdog is that of one process; `exec` keeps the number that the shell has.
+    let mut command = Command::new("sh");
+    command.current_dir(site.path()).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    command.args(["-c", &format!("export WATCHDOG_PID=$$; exec {BINARY} run -c gateway.yaml")]);
+    let mut gateway = crate::support::Gateway::spawn(command, site.admin);
+    let hear = |wanted: &str| {
+        let mut message = [0; 512];
+        eventually(wanted, || {
+            let length = socket.recv(&mut message).unwrap();
+            String::from_utf8_lossy(&message[..length]).lines().any(|line| line == wanted).then_some(())
+        });
+    };
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    hear("WATCHDOG=1");
+    gateway.signal("HUP");
+    hear("RELOADING=1");
+    hear("READY=1");
+    gateway.signal("TERM");
+    hear("STOPPING=1");
+    assert_eq!(gateway.wait(), Some(0));
+}
+
+#[test]
+fn a_socket_of_systemd_is_served_by_its_name_and_one_that_was_not_passed_is_an_error() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let listeners = "[{ name: edge, address: \"systemd:edge\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { trust: [fleet] } }]";
+    site.configure(&origin.address, &[("listeners", listeners)]);
+    let (code, text) = portcullis(&site, &["run", "-c", "gateway.yaml"]);
+    assert!(code == Some(1) && text.contains("systemd passed no socket called `edge`"), "{code:?} {text}");
+    let mut command = Command::new("systemd-socket-activate");
+    command.current_dir(site.path()).args(["--fdname=edge", &format!("--listen=127.0.0.1:{}", site.port)]);
+    command.args([BINARY, "run", "-c", "gateway.yaml"]);
+    // The first connection starts the program, and is served when it is ready.
+    let first = std::net::TcpStream::connect_timeout;
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], site.port));
+    let waiting = std::thread::spawn(move || {
+        eventually("systemd listens", || first(&address, std::time::Duration::from_secs(1)).ok())
+    });
+    let _gateway = crate::support::Gateway::spawn(command, site.admin);
+    drop(waiting.join().unwrap());
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+}
+
+#[test]
+fn an_admin_socket_replaces_what_an_earlier_run_left_and_nothing_else() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let configure = |socket: &str| {
+        site.configure(&origin.address, &[("admin", &format!("{{ address: \"unix:{socket}\" }}"))]);
+    };
+    let ask = || {
+        let command = ["-s", "--max-time", "5", "--unix-socket", "admin.sock", "http://gateway/readyz"];
+        let output = Command::new("curl").current_dir(site.path()).args(command).output().unwrap();
+        (output.stdout == b"ready\n").then_some(())
+    };
+    let start = || {
+        let mut command = Command::new(BINARY);
+        command.current_dir(site.path()).args(["run", "-c", "gateway.yaml"]);
+        command.stdout(std::process::Stdio::null()).spawn().unwrap()
+    };
+    configure("admin.sock");
+    drop(std::os::unix::net::UnixListener::bind(site.path().join("admin.sock")).unwrap());
+    let mut gateway = start();
+    eventually("it is ready", ask);
+    let listeners = "[{ address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: server.key }] }, \
+                     client_auth: { trust: [fleet] } }]";
+    let elsewhere = listeners.replace("PORT", &crate::support::free_port().to_string());
+    let admin = ("admin", "{ address: \"unix:admin.sock\" }");
+    site.configure(&origin.address, &[admin, ("listeners", &elsewhere)]);
+    let (code, text) = portcullis(&site, &["run", "-c", "gateway.yaml"]);
+    assert!(
+        code == Some(1) && text.contains("admin.sock` cannot be used: another process"),
+        "{code:?} {text}"
+    );
+    assert!(ask().is_some(), "the one that was there is still reached");
+    gateway.kill().unwrap();
+    gateway.wait().unwrap();
+    configure("server.key");
+    let (code, text) = portcullis(&site, &["run", "-c", "gateway.yaml"]);
+    assert!(code == Some(1) && text.contains("server.key` cannot be used"), "{code:?} {text}");
+    assert!(std::fs::read_to_string(site.path().join("server.key")).unwrap().contains("PRIVATE KEY"));
 }

@@ -116,3 +116,24 @@ fn a_ticket_lives_from_the_full_handshake_however_often_it_is_renewed() {
     });
     assert!(resumed >= 1 && started.elapsed().as_secs() >= 3, "{resumed} in {:?}", started.elapsed());
 }
+
+#[test]
+fn a_client_whose_anchor_is_gone_cannot_resume() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.pki_in("other", &["init", "--common-name", "Other CA"]);
+    site.pki_in("other", &["issue", "sensor-1", "--subject", "CN=sensor-1,OU=sensors"]);
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    for (flag, version) in [("-tls1_2", "1.2"), ("-tls1_3", "1.3")] {
+        assert!(connect(&site, flag, &["-sess_out", version]).contains("200 OK"));
+        assert!(connect(&site, flag, &["-sess_in", version]).contains("Reused, TLS"));
+    }
+    site.configure(&origin.address, &[("trust", "{ fleet: { anchors: other/ca.crt } }")]);
+    assert_eq!(gateway.reload().0, 200);
+    for (flag, version) in [("-tls1_2", "1.2"), ("-tls1_3", "1.3")] {
+        let output = connect(&site, flag, &["-sess_in", version]);
+        assert!(!output.contains("200 OK"), "{version}\n{output}");
+    }
+    gateway.logged(&["unknown_issuer", "CN=sensor-1"]);
+    assert_eq!(site.curl(Some("other/sensor-1"), &[], "/").status, 200);
+}

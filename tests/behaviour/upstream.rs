@@ -231,3 +231,86 @@ fn grpc_passes_through_with_its_trailers_and_the_identity() {
     }
     assert!(!seen.contains("forged"));
 }
+
+#[test]
+fn a_name_is_resolved_again_while_running_and_the_last_good_answer_stays() {
+    let (site, port) = (Site::new(), free_port());
+    let origins = ["127.0.0.1", "127.0.0.2"].map(|address| Origin::at(&format!("{address}:{port}")));
+    let names = site.path().join("names");
+    std::fs::write(&names, "127.0.0.1").unwrap();
+    let pools = format!("{{ main: {{ endpoints: [\"origin.test:{port}\"], dns_refresh: 1s }} }}");
+    site.configure("", &[("pools", &pools)]);
+    let gateway = site.start_with_names("names");
+    let request = |path: &str| assert_eq!(site.curl(Some("sensor-1"), &[], path).status, 200, "{path}");
+    request("/first");
+    assert_eq!(origins.each_ref().map(|origin| origin.requests().len()), [1, 0]);
+    std::fs::write(&names, "127.0.0.2").unwrap();
+    eventually("the new address is used", || {
+        request("/moved");
+        (!origins[1].requests().is_empty()).then_some(())
+    });
+    let before = origins[0].requests().len();
+    std::fs::write(&names, "").unwrap();
+    gateway.logged(&["`origin.test:", "cannot be resolved, its last addresses stay"]);
+    request("/nameless");
+    assert_eq!(origins[0].requests().len(), before);
+}
+
+/// Which of three origins each request reached.
+fn reached(balance: &str, requests: &[(&str, &[&str])]) -> Vec<usize> {
+    let (site, origins) = (Site::new(), [Origin::start(), Origin::start(), Origin::start()]);
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    let endpoints = origins.each_ref().map(|origin| format!("\"{}\"", origin.address)).join(", ");
+    let pools = format!("{{ main: {{ endpoints: [{endpoints}], balance: {{ hash: {balance} }} }} }}");
+    site.configure("", &[("pools", &pools)]);
+    let _gateway = site.start();
+    let mut reached = Vec::new();
+    for (client, arguments) in requests {
+        let before = origins.each_ref().map(|origin| origin.requests().len());
+        assert_eq!(site.curl(Some(client), arguments, "/").status, 200);
+        let after = origins.each_ref().map(|origin| origin.requests().len());
+        reached.push((0..3).find(|&index| after[index] > before[index]).unwrap());
+    }
+    reached
+}
+
+#[test]
+fn a_hash_of_a_header_keeps_to_one_endpoint_for_each_value_and_spreads_the_values() {
+    let headers: Vec<String> = (0..12).map(|number| format!("X-Tenant: tenant-{number}")).collect();
+    let arguments: Vec<[&str; 2]> = headers.iter().map(|header| ["-H", header.as_str()]).collect();
+    let once = arguments.iter().map(|arguments| ("sensor-1", &arguments[..]));
+    let again = arguments.iter().map(|arguments| ("sensor-2", &arguments[..]));
+    let reached = reached("{ header: X-Tenant }", &once.chain(again).collect::<Vec<_>>());
+    assert_eq!(reached[..12], reached[12..], "whoever asks, a tenant stays where it was");
+    assert!(reached.iter().any(|&index| index != reached[0]), "{reached:?}");
+}
+
+#[test]
+fn a_hash_of_the_client_keeps_to_one_endpoint_whatever_else_the_request_says() {
+    let headers: Vec<String> = (0..8).map(|number| format!("X-Tenant: tenant-{number}")).collect();
+    let arguments: Vec<[&str; 2]> = headers.iter().map(|header| ["-H", header.as_str()]).collect();
+    let requests: Vec<_> = arguments.iter().map(|arguments| ("sensor-1", &arguments[..])).collect();
+    let reached = reached("client", &requests);
+    assert!(reached.iter().all(|&index| index == reached[0]), "{reached:?}");
+}
+
+#[test]
+fn an_endpoint_that_takes_no_connections_is_found_unhealthy_and_found_again() {
+    let (site, good, port) = (Site::new(), Origin::start(), free_port());
+    let address = format!("127.0.0.1:{port}");
+    let pools = format!(
+        "{{ main: {{ endpoints: [\"{}\", \"{address}\"], health: {{ interval: 100ms, unhealthy_after: 1 }} }} }}",
+        good.address
+    );
+    site.configure("", &[("pools", &pools)]);
+    let gateway = site.start();
+    let healthy = format!("portcullis_endpoint_healthy{{endpoint=\"{address}\",pool=\"main\"}}");
+    eventually("it is found unhealthy", || (gateway.metric(&healthy) < 0.5).then_some(()));
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    let late = Origin::at(&address);
+    eventually("it is found healthy", || (gateway.metric(&healthy) > 0.5).then_some(()));
+    eventually("it is served", || {
+        assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+        (!late.requests().is_empty()).then_some(())
+    });
+}

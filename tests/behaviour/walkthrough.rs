@@ -47,6 +47,7 @@ admin: {{ address: "127.0.0.1:{}" }}
     assert_eq!(curl(None), 0, "no certificate");
     gateway.logged(&["no_certificate", "presented no certificate"]);
     assert_eq!(curl(Some("client")), 200);
+    gateway.logged(&["\"peer\":\"127.0.0.1:", "\"status\":200"]);
     assert_eq!(curl(Some("forged")), 0, "another authority of the same name");
     gateway.logged(&["bad_signature", "issued by another CA of that name"]);
     assert_eq!(curl(Some("expired")), 0);

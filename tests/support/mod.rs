@@ -78,9 +78,19 @@ impl Origin {
         })
     }
 
+    /// At an address of the caller's choice.
+    pub fn at(address: &str) -> Self {
+        Self::listening(TcpListener::bind(address).unwrap(), |head| {
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len()).into_bytes()
+        })
+    }
+
     /// `answer` makes the whole response from the request's head.
     pub fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listening(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    fn listening(listener: TcpListener, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (answer, seen) = (Arc::new(answer), requests.clone());
@@ -177,6 +187,9 @@ async fn serve_h2(stream: tokio::net::TcpStream, seen: Arc<Mutex<Vec<String>>>) 
                 let _ = body.flow_control().release_capacity(data.len());
                 echo.extend_from_slice(&data);
             }
+            if let Some(trailers) = body.trailers().await? {
+                seen.lock().unwrap().push(trailers.iter().map(header).collect());
+            }
             let response = http::Response::builder().header("content-type", "application/grpc");
             let mut stream = respond.send_response(response.body(()).unwrap(), false)?;
             stream.send_data(echo.into(), false)?;
@@ -264,6 +277,80 @@ impl Site {
         Gateway::start(self.path(), self.admin)
     }
 
+    /// A gateway that believes whatever `file` says to be the address of every name.
+    pub fn start_with_names(&self, file: &str) -> Gateway {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/names.c");
+        run(self.path(), "cc", &["-shared", "-fPIC", "-o", "names.so", source, "-ldl"]);
+        let library = self.path().join("names.so");
+        let mut command = Gateway::command(self.path());
+        command.env("LD_PRELOAD", library).env("NAMES_FILE", self.path().join(file));
+        Gateway::spawn(command, self.admin)
+    }
+
+    /// A POST over HTTP/2 whose body ends with trailers. Its status.
+    pub fn post_with_trailers(
+        &self,
+        client: &str,
+        path: &str,
+        trailers: &[(&'static str, &'static str)],
+    ) -> u16 {
+        let trailers: http::HeaderMap = trailers
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), http::HeaderValue::from_static(value)))
+            .collect::<Vec<(http::HeaderName, _)>>()
+            .into_iter()
+            .collect();
+        let request = http::Request::post(format!("https://localhost:{}{path}", self.port)).body(()).unwrap();
+        self.over_h2(client, async move |send| {
+            let (response, mut body) = send.ready().await.unwrap().send_request(request, false).unwrap();
+            body.send_data(bytes::Bytes::from_static(b"message"), false).unwrap();
+            body.send_trailers(trailers).unwrap();
+            response.await.unwrap().status().as_u16()
+        })
+    }
+
+    /// Asks over HTTP/2 and takes it back at once, as often as the gateway lets it, at most `times`. How often that was.
+    pub fn reset_rapidly(&self, client: &str, times: usize) -> usize {
+        let url = format!("https://localhost:{}/", self.port);
+        self.over_h2(client, async move |mut send| {
+            for done in 0..times {
+                let request = http::Request::get(&url).body(()).unwrap();
+                let Ok(ready) = send.ready().await else { return done };
+                send = ready;
+                let Ok((_, mut body)) = send.send_request(request, false) else { return done };
+                body.send_reset(h2::Reason::CANCEL);
+                // Lets the connection send both.
+                tokio::task::yield_now().await;
+            }
+            times
+        })
+    }
+
+    fn over_h2<T>(
+        &self,
+        client: &str,
+        exchange: impl AsyncFnOnce(h2::client::SendRequest<bytes::Bytes>) -> T,
+    ) -> T {
+        use openssl::ssl::{SslConnector, SslFiletype, SslMethod};
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+        builder.set_ca_file(self.path().join("ca.crt")).unwrap();
+        builder.set_certificate_chain_file(self.path().join(format!("{client}.crt"))).unwrap();
+        let key = self.path().join(format!("{client}.key"));
+        builder.set_private_key_file(key, SslFiletype::PEM).unwrap();
+        builder.set_alpn_protos(b"\x02h2").unwrap();
+        let ssl = builder.build().configure().unwrap().into_ssl("localhost").unwrap();
+        let all = async {
+            let tcp = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+            let mut tls = tokio_openssl::SslStream::new(ssl, tcp).unwrap();
+            std::pin::Pin::new(&mut tls).connect().await.unwrap();
+            let (send, connection) = h2::client::handshake(tls).await.unwrap();
+            tokio::spawn(connection);
+            exchange(send).await
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, all).await.unwrap() })
+    }
+
     /// curl as a client with certificate NAME.crt, or as one without.
     pub fn curl(&self, client: Option<&str>, arguments: &[&str], path: &str) -> Reply {
         self.curl_at(client, arguments, &format!("https://localhost:{}{path}", self.port))
@@ -335,13 +422,17 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn start(directory: &Path, admin: u16) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(["run", "-c", "gateway.yaml"])
-            .current_dir(directory)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(Self::command(directory), admin)
+    }
+
+    fn command(directory: &Path) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(["run", "-c", "gateway.yaml"]).current_dir(directory);
+        command
+    }
+
+    pub fn spawn(mut command: Command, admin: u16) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let streams: [Box<dyn Read + Send>; 2] =
             [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
