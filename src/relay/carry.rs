@@ -234,7 +234,8 @@ async fn reach(carried: &mut Carried) -> Result<Origin, Unreached> {
     }
     let limit = carried.limit(pool.timeouts().connect);
     let limit = limit.map_err(|_| Unreached::Nowhere(Refusal::UpstreamTimeout))?;
-    Origin::connect(address, limit).await.map_err(|error| {
+    // Boxed, for it is rare and large: every request would carry the room for it.
+    Box::pin(Origin::connect(address, limit)).await.map_err(|error| {
         Unreached::Failed(match error.kind() {
             io::ErrorKind::TimedOut => Refusal::ConnectTimeout,
             _ => Refusal::ConnectFailed,

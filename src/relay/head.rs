@@ -4,8 +4,10 @@
 //! refuses or serves it: folded lines, bare line feeds, transfer codings, two lengths, upgrades, expectations, other
 //! versions, targets that are no plain path. So what is accepted here must be right; what is not costs nothing but time.
 
+use std::mem::MaybeUninit;
+
 use http::Method;
-use httparse::{EMPTY_HEADER, Header, Request, Status};
+use httparse::{Header, Request, Status};
 
 use crate::gateway::request::check_path;
 
@@ -43,13 +45,16 @@ pub(super) enum Parsed<'a> {
 }
 
 /// Room for the fields of one head.
-pub(super) fn room<'a>() -> [Header<'a>; MOST_FIELDS] {
-    [EMPTY_HEADER; MOST_FIELDS]
+pub(super) fn room<'a>() -> Room<'a> {
+    [const { MaybeUninit::uninit() }; MOST_FIELDS]
 }
 
-pub(super) fn parse<'a>(bytes: &'a [u8], room: &'a mut [Header<'a>; MOST_FIELDS]) -> Parsed<'a> {
-    let mut request = Request::new(room);
-    match request.parse(bytes) {
+/// Not filled beforehand: that would take as long as parsing does.
+pub(super) type Room<'a> = [MaybeUninit<Header<'a>>; MOST_FIELDS];
+
+pub(super) fn parse<'a>(bytes: &'a [u8], room: &'a mut Room<'a>) -> Parsed<'a> {
+    let mut request = Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, room) {
         Ok(Status::Complete(len)) if len <= LONGEST && is_strict(&bytes[..len]) => {
             ordinary(request, len).map_or(Parsed::Other, Parsed::Ordinary)
         }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
@@ -35,6 +35,9 @@ use crate::listener::stream::ClientStream;
 
 /// Requests that are no HTTP. A client that sends more of them is not worth its connection.
 const MOST_MALFORMED: usize = 32;
+
+/// Bytes of a body's last piece that are small.
+const SMALL: usize = 16 * 1024;
 
 /// How long a client may take for the next piece of a request's body.
 const PIECE: Duration = Duration::from_secs(60);
@@ -77,12 +80,7 @@ impl Relay {
             };
             match next {
                 Next::Accepted(Ok(Some(H2Accept::Session(session)))) => {
-                    let (relay, connection, shutdown) = (self.clone(), connection.clone(), shutdown.clone());
-                    let request = OpenRequest::new(&open);
-                    tokio::spawn(async move {
-                        let _request = request;
-                        relay.serve_stream(session, &connection, &shutdown).await;
-                    });
+                    self.serve_stream(session, OpenRequest::new(&open), connection, shutdown);
                 }
                 Next::Accepted(Ok(Some(H2Accept::Rejected))) => malformed += 1,
                 // The client closed, or spoke no HTTP/2, or nobody waits for anything: the socket is simply closed.
@@ -96,24 +94,31 @@ impl Relay {
         log::debug!("connection {:016x} sent {malformed} malformed requests", connection.id.0);
     }
 
-    async fn serve_stream(
-        &self,
+    /// Serves one request on a task of its own. What the task holds is boxed once: a task is copied when it is spawned.
+    fn serve_stream(
+        self: &Arc<Self>,
         session: HttpSession,
+        request: OpenRequest,
         connection: &Arc<Connection>,
         shutdown: &ShutdownWatch,
     ) {
-        match self.prepare_http2(session.req_header(), connection) {
-            Some(mut carried) => {
-                let mut client = Http2 { session, has_ended: false, sent: 0 };
-                self.carry_http2(&mut client, &mut carried).await;
-            }
-            None => {
-                let _ = self.proxy.process_new_http(ServerSession::new_http2(session), shutdown).await;
-            }
+        let relay = self.clone();
+        if let Some(carried) = self.prepare_http2(session.req_header(), connection) {
+            let mut stream = Box::new((Http2 { session, has_ended: false, sent: 0 }, carried, request));
+            tokio::spawn(async move {
+                let (client, carried, _open) = &mut *stream;
+                relay.carry_http2(client, carried).await;
+            });
+        } else {
+            let (session, shutdown) = (ServerSession::new_http2(session), shutdown.clone());
+            tokio::spawn(async move {
+                let _open = request;
+                let _ = relay.proxy.process_new_http(session, &shutdown).await;
+            });
         }
     }
 
-    fn prepare_http2(&self, request: &RequestHeader, connection: &Arc<Connection>) -> Option<Box<Carried>> {
+    fn prepare_http2(&self, request: &RequestHeader, connection: &Arc<Connection>) -> Option<Carried> {
         let target = request.uri.path_and_query()?.as_str();
         if !is_ordinary(request) || !is_plain_target(target) {
             return None;
@@ -123,7 +128,7 @@ impl Relay {
         let mut carried = self.prepare(&asked, connection)?;
         carried.body = body(request)?;
         carried.missing = carried.body;
-        Some(Box::new(carried))
+        Some(carried)
     }
 
     async fn carry_http2(&self, client: &mut Http2, carried: &mut Carried) {
@@ -277,6 +282,13 @@ impl Downstream for Http2 {
     async fn body(&mut self, piece: Bytes, is_last: bool) -> Result<(), Failure> {
         self.sent += piece.len() as u64;
         self.has_ended = is_last;
+        // A whole small answer need not ask for room first: the library keeps it until the client's window opens.
+        if is_last
+            && piece.len() <= SMALL
+            && let Some(mut writer) = self.session.take_response_body_writer()
+        {
+            return writer.send_data(piece, true).map_err(|_| Failure::ClientGone);
+        }
         self.session.write_body(piece, is_last).await.map_err(|_| Failure::ClientGone)
     }
 
@@ -293,14 +305,16 @@ impl Downstream for Http2 {
 }
 
 fn translate(response: &Response) -> Result<ResponseHeader, ()> {
-    let mut header = ResponseHeader::build_no_case(response.status, Some(8)).map_err(|_| ())?;
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = StatusCode::from_u16(response.status).map_err(|_| ())?;
+    // With the two that are added: the map need not grow.
+    parts.headers.reserve(8);
     for (name, value) in response.fields() {
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ())?;
-        let value = HeaderValue::from_bytes(value).map_err(|_| ())?;
-        header.append_header(name, value).map_err(|_| ())?;
+        parts.headers.append(name, HeaderValue::from_bytes(value).map_err(|_| ())?);
     }
     if let Some(length) = response.length.filter(|_| response.status != 204) {
-        header.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length)).map_err(|_| ())?;
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    Ok(header)
+    Ok(parts.into())
 }

@@ -1,8 +1,10 @@
 //! An endpoint's answer: its head, and where its body ends (RFC 9112, section 6.3).
 
+use std::mem::MaybeUninit;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
-use httparse::{EMPTY_HEADER, Header, Status};
+use httparse::{Header, ParserConfig, Status};
 
 /// Fields of an answer.
 const MOST_FIELDS: usize = 128;
@@ -54,9 +56,12 @@ pub(super) enum Chunk {
 impl Response {
     /// Takes the head off the front of `buffer`; `None` while it is not complete.
     pub(super) fn take(buffer: &mut BytesMut, method: &Method) -> Result<Option<Self>, Malformed> {
-        let mut room = [EMPTY_HEADER; MOST_FIELDS];
-        let mut response = httparse::Response::new(&mut room);
-        let len = match response.parse(buffer) {
+        // Not filled beforehand: that would take as long as parsing does.
+        let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+        let mut response = httparse::Response::new(&mut []);
+        let parsed =
+            ParserConfig::default().parse_response_with_uninit_headers(&mut response, buffer, &mut room);
+        let len = match parsed {
             Ok(Status::Complete(len)) if len <= LONGEST => len,
             Ok(Status::Partial) if buffer.len() < LONGEST => return Ok(None),
             _ => return Err(Malformed),
