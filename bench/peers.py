@@ -237,8 +237,10 @@ class HaproxyTickets(Haproxy):
 class Envoy(Peer):
     """Envoy 1.37 or newer, as its guide for the edge and its reference advise for one thread.
 
-    - What the certificate says is read once per connection, when the handshake is done (`set_filter_state`); each
-      request then finds its route by one look into a hash map, as the reference advises for many routes.
+    - The subject is read once per connection, when the handshake is done (`set_filter_state`), and each request's
+      route is found in it by patterns that are compiled at start.
+    - The origin is told the whole subject instead of the CN alone. Only a CEL expression can take it apart (or a Lua
+      script), which compiles its pattern anew each time: about 50 µs for every connection.
     - `append_action` overwrites: a header the client sent under the same name does not survive.
     - No statistics are created, no request id is made up, no header of Envoy's own is added, and the timers of
       streams and requests are off: none of it is part of the job.
@@ -289,9 +291,11 @@ class Envoy(Peer):
             "name": "client",
             "typed_config": _typed(
                 "envoy.extensions.filters.network.set_filter_state.v3.Config",
-                on_downstream_tls_handshake=[_attribute("CN"), _attribute("OU")],
+                on_downstream_tls_handshake=[{
+                    "object_key": "subject", "factory_key": "envoy.string", "read_only": True,
+                    "format_string": {"text_format_source": {"inline_string": "%DOWNSTREAM_PEER_SUBJECT%"}}}],
             ),
-        }
+        }  # fmt: skip
         manager = {
             "name": "envoy.filters.network.http_connection_manager",
             "typed_config": _typed(
@@ -325,29 +329,31 @@ class Envoy(Peer):
     def _routes():
         everything = {"prefix": "/"}
         route = "envoy.config.route.v3.Route"
-        # Whoever has no entry in the map is refused; without this the answer would be 404.
-        refused = _typed(route, match=everything, direct_response={"status": 403})
-        pools = {
-            unit: _typed(route, match=everything, route={"cluster": pool, "timeout": "0s"})
+        subject = {"name": "subject", "typed_config": _typed(
+            "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput", key="subject")}  # fmt: skip
+        matchers = [
+            {
+                "predicate": {"single_predicate": {"input": subject, "value_match": {
+                    "safe_regex": {"google_re2": {}, "regex": f"(.*,)?OU={unit}(,.*)?"}}}},
+                "on_match": {"action": {"name": unit, "typed_config": _typed(
+                    route, match=everything, route={"cluster": pool, "timeout": "0s"})}},
+            }
             for unit, pool in (("sensors", "telemetry"), ("office", "backoffice"))
-        }
+        ]  # fmt: skip
+        # Whoever matches nothing is refused; without this the answer would be 404.
+        refused = _typed(route, match=everything, direct_response={"status": 403})
         return {
             "name": "all",
             "domains": ["*"],
             "request_headers_to_add": [
-                _header("X-Client-CN", "%FILTER_STATE(client.CN:PLAIN)%"),
+                _header("X-Client-CN", "%DOWNSTREAM_PEER_SUBJECT%"),
                 _header("X-Client-Fingerprint", "%DOWNSTREAM_PEER_FINGERPRINT_256%"),
             ],
             "matcher": {
-                "matcher_tree": {
-                    "input": {"name": "unit", "typed_config": _typed(
-                        "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput", key="client.OU")},
-                    "exact_match_map": {"map": {unit: {"action": {"name": unit, "typed_config": pool}}
-                                                for unit, pool in pools.items()}},
-                },
+                "matcher_list": {"matchers": matchers},
                 "on_no_match": {"action": {"name": "refused", "typed_config": refused}},
             },
-        }  # fmt: skip
+        }
 
 
 def _typed(kind, **fields):
@@ -360,13 +366,6 @@ def _file(path):
 
 def _address(port):
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
-def _attribute(name):
-    """Keeps the first attribute of this name in the certificate's subject with the connection."""
-    value = f"%CEL(re.extract(connection.subject_peer_certificate, '(?:^|,){name}=([^,]+)', '\\\\1'))%"
-    return {"object_key": f"client.{name}", "factory_key": "envoy.string", "read_only": True,
-            "format_string": {"text_format_source": {"inline_string": value}}}  # fmt: skip
 
 
 def _header(name, value):
