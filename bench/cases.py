@@ -157,6 +157,7 @@ class Memory:
 
     name: str
     title: str
+    protocol: str = "http/1.1"
     keys: str = "p256"
     unit: str = "KiB"
     peers: tuple = ()
@@ -172,7 +173,10 @@ class Memory:
         system.await_quiet(server)
         before = server.memory_kib()
         meter = Meter(server, bench.origin)
-        with _handshakes(bench, port, pki, ["--hold", str(bench.connections), "--seconds", "120"]) as holder:
+        arguments = ["--hold", str(bench.connections), "--seconds", "120"]
+        if self.protocol == "h2":
+            arguments.append("--http2")
+        with _handshakes(bench, port, pki, arguments) as holder:
             result = json.loads(_line(holder, 120 + GRACE_SECONDS))
             _none_failed(result)
             sample = meter.read(result["done"])
@@ -197,7 +201,8 @@ CASES = {
         Requests("http2", "HTTP/2 request, 16 × 32 streams", "h2"),
         Requests("http1-10k-routes", "HTTP/1.1 request, 10,000 routes", "http/1.1",
                  peers=("portcullis",), compared_with="http1", extra_routes=10_000),
-        Memory("memory", "memory per idle mTLS connection"),
+        Memory("memory", "memory per idle mTLS connection, HTTP/1.1"),
+        Memory("memory-http2", "memory per idle mTLS connection, HTTP/2", "h2"),
     )
 }  # fmt: skip
 
