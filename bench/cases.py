@@ -1,5 +1,6 @@
 """What is measured: each case puts one kind of work on a freshly started server and returns what one unit cost."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import time
 
 import system
+from peers import Scale
 from system import Failed, Process
 
 # The one TLS 1.3 suite every client here offers, so that all servers do the same cryptography.
@@ -75,7 +77,7 @@ class Handshakes:
     unit: str = "µs"
     peers: tuple = ()
     compared_with: str = ""
-    extra_routes: int = 0
+    scale: Scale = Scale()
     sessions = True  # where the server keeps sessions matters
 
     def measure(self, bench, server, port, pki):
@@ -112,7 +114,7 @@ class Requests:
     unit: str = "µs"
     peers: tuple = ()
     compared_with: str = ""
-    extra_routes: int = 0
+    scale: Scale = Scale()
     sessions = False
 
     def command(self, port, seconds):
@@ -162,7 +164,7 @@ class Memory:
     unit: str = "KiB"
     peers: tuple = ()
     compared_with: str = ""
-    extra_routes: int = 0
+    scale: Scale = Scale()
     sessions = True  # a session in a cache is memory too
 
     def measure(self, bench, server, port, pki):
@@ -189,29 +191,70 @@ class Memory:
         return dataclasses.replace(sample, value=grown / result["done"])
 
 
-CASES = {
-    case.name: case
-    for case in (
-        Handshakes("full13-p256", "full TLS 1.3, P-256, 1 GET, close", "p256", "1.3"),
-        Handshakes("full13-rsa", "full TLS 1.3, RSA-2048, 1 GET, close", "rsa2048", "1.3"),
-        Handshakes("full12-p256", "full TLS 1.2, P-256, 1 GET, close", "p256", "1.2"),
-        Handshakes("resumed13", "resumed TLS 1.3, 1 GET, close", "p256", "1.3", resume=True),
-        Handshakes("resumed12", "resumed TLS 1.2, 1 GET, close", "p256", "1.2", resume=True),
-        Requests("http1", "HTTP/1.1 request, 64 kept connections", "http/1.1"),
-        Requests("http2", "HTTP/2 request, 16 × 32 streams", "h2"),
-        Requests("http1-10k-routes", "HTTP/1.1 request, 10,000 routes", "http/1.1",
-                 peers=("portcullis",), compared_with="http1", extra_routes=10_000),
-        Memory("memory", "memory per idle mTLS connection, HTTP/1.1"),
-        Memory("memory-http2", "memory per idle mTLS connection, HTTP/2", "h2"),
-    )
-}  # fmt: skip
+JOB = (
+    Handshakes("full13-p256", "full TLS 1.3, P-256, 1 GET, close", "p256", "1.3"),
+    Handshakes("full13-rsa", "full TLS 1.3, RSA-2048, 1 GET, close", "rsa2048", "1.3"),
+    Handshakes("full12-p256", "full TLS 1.2, P-256, 1 GET, close", "p256", "1.2"),
+    Handshakes("resumed13", "resumed TLS 1.3, 1 GET, close", "p256", "1.3", resume=True),
+    Handshakes("resumed12", "resumed TLS 1.2, 1 GET, close", "p256", "1.2", resume=True),
+    Requests("http1", "HTTP/1.1 request, 64 kept connections", "http/1.1"),
+    Requests("http2", "HTTP/2 request, 16 × 32 streams", "h2"),
+    Memory("memory", "memory per idle mTLS connection, HTTP/1.1"),
+    Memory("memory-http2", "memory per idle mTLS connection, HTTP/2", "h2"),
+)
+
+OURS = ("portcullis",)
+# What grows, from, to, and who else can be asked for the large one.
+GROWTH = (
+    ("anchors", 1, 1_000, ("nginx", "haproxy", "envoy")),
+    ("routes", 10, 10_000, ()),
+    ("identities", 10, 1_000_000, ("nginx", "haproxy")),
+    ("revoked", 0, 100_000, ("nginx", "haproxy", "envoy")),
+    ("revoked", 0, 1_000_000, ()),
+    ("held", 100, 10_000, ("nginx", "haproxy", "envoy")),
+)
 
 
-def _handshakes(bench, port, pki, arguments):
+def _growth():
+    """A full handshake and a request, each at the small scale and at the large one."""
+    cases = {}
+    for what, least, most, others in GROWTH:
+        for work, make in (
+            ("full13", lambda name, title, **more: Handshakes(name, f"full TLS 1.3, {title}", "p256", "1.3", **more)),
+            ("http1", lambda name, title, **more: Requests(name, f"HTTP/1.1 request, {title}", "http/1.1", **more)),
+        ):
+            small, large = f"{work}-{what}-{least}", f"{work}-{what}-{most}"
+            cases[small] = make(small, f"{what}: {least:,}", peers=OURS, scale=Scale(**{what: least}))
+            cases[large] = make(large, f"{what}: {most:,}", peers=OURS + others, compared_with=small,
+                                scale=Scale(**{what: most}))  # fmt: skip
+    return tuple(cases.values())
+
+
+GROUPS = {"job": JOB, "growth": _growth()}
+CASES = {case.name: case for group in GROUPS.values() for case in group}
+
+
+@contextlib.contextmanager
+def idle_connections(bench, port, pki, count):
+    """Holds so many connections, each of which made one request, until the `with` block is left."""
+    if not count:
+        yield
+        return
+    with _handshakes(bench, port, pki, ["--hold", str(count), "--seconds", "120"], "holder.log") as holder:
+        result = json.loads(_line(holder, 120 + GRACE_SECONDS))
+        _none_failed(result)
+        yield
+        holder.child.stdin.close()
+        lost = json.loads(_line(holder, GRACE_SECONDS))["lost"]
+        if result["done"] != count or lost:
+            raise Failed(f"{result['done'] - lost} of {count} idle connections stayed open")
+
+
+def _handshakes(bench, port, pki, arguments, log="handshakes.log"):
     return Process(
         [bench.handshakes, "--address", f"127.0.0.1:{port}", "--cert", pki.certificate("sensor-1"),
          "--key", pki.key("sensor-1"), "--ca", pki.certificate("ca"), *arguments],
-        bench.load_core, bench.directory / "handshakes.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        bench.load_core, bench.directory / log, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
 
 

@@ -30,6 +30,18 @@ KEEP_SECONDS = 3600
 
 
 @dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much there is of what must not make the job dearer. All zero is the job as it is checked."""
+
+    anchors: int = 0  # authorities in the bundle, ours among them; from 1 on their names are not sent to clients
+    routes: int = 0  # routes for other clients that stand before the two that matter
+    identities: int = 0  # rows of the table that says which client goes where, instead of the OU
+    revoked: int = 0  # entries of our authority's revocation list; none of them is a client of ours
+    held: int = 0  # idle connections that others hold meanwhile
+    threads: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
 class Job:
     """What a server is started for."""
 
@@ -37,7 +49,7 @@ class Job:
     telemetry_port: int
     backoffice_port: int
     connections: int  # so many must fit, with their upstream connections
-    extra_routes: int = 0  # routes for other clients that stand before the two that matter
+    scale: Scale = Scale()
 
 
 class Peer:
@@ -72,7 +84,8 @@ class Peer:
         port = system.free_port()
         process = Process(self.command(directory, port, job), core, directory / f"{self.name}.log")
         try:
-            system.await_listener(process, port)
+            # A revocation list of a million entries is not read at once.
+            system.await_listener(process, port, seconds=120)
         except BaseException:
             process.stop()
             raise
@@ -90,6 +103,8 @@ class Nginx(Peer):
     - `multi_accept`, one worker, no accept mutex (the default).
     - nginx offers the fingerprint as SHA-1 only. It answers 400 to a client without (valid) certificate
       after the handshake: it cannot refuse in the handshake.
+    - Names of authorities are sent from `ssl_client_certificate` alone, so a large bundle is `ssl_trusted_certificate`.
+    - A table of identities is a `map`, which is a hash, made large enough.
     """
 
     name = program = "nginx"
@@ -98,12 +113,18 @@ class Nginx(Peer):
     sessions = "ssl_session_cache shared:tls:64m; ssl_session_tickets off;"
 
     def command(self, directory, port, job):
+        trust = f"ssl_trusted_certificate {job.pki.bundle(job.scale.anchors)};" if job.scale.anchors else ""
+        crl = f"ssl_crl {job.pki.revocation_list(job.scale.revoked)};" if job.scale.revoked else ""
+        by_name, pool = "", "$pool"
+        if job.scale.identities:
+            table = job.pki.identities(job.scale.identities, self.program, "{name} {pool};")
+            by_name, pool = f'map $client_cn $pool_of_name {{ default ""; include {table}; }}', "$pool_of_name"
         # As root the worker would change to another user, who may not enter our directory.
         user = "user root;" if os.geteuid() == 0 else ""
         (directory / "nginx.conf").write_text(f"""
 {user}
 daemon off;
-worker_processes 1;
+worker_processes {job.scale.threads};
 pcre_jit on;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log crit;
@@ -121,6 +142,8 @@ http {{
     tcp_nodelay on;
     server_tokens off;
 
+    map_hash_max_size {max(2048, 2 * job.scale.identities)};
+    map_hash_bucket_size 128;
     map $ssl_client_s_dn $pool {{
         default "";
         "~(^|,)OU=sensors(,|$)" telemetry;
@@ -130,6 +153,7 @@ http {{
         default "";
         "~(^|,)CN=(?<cn>[^,]+)" $cn;
     }}
+    {by_name}
     upstream telemetry {{
         server 127.0.0.1:{job.telemetry_port};
         keepalive 512; keepalive_requests 1000000000; keepalive_timeout {KEEP_SECONDS}s;
@@ -145,11 +169,13 @@ http {{
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_client_certificate {job.pki.certificate("ca")};
         ssl_verify_client on;
+        {trust}
+        {crl}
         {self.sessions}
         ssl_session_timeout 1h;
         location / {{
-            if ($pool = "") {{ return 403; }}
-            proxy_pass http://$pool;
+            if ({pool} = "") {{ return 403; }}
+            proxy_pass http://{pool};
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header Host $host;
@@ -179,6 +205,8 @@ class Haproxy(Peer):
     - `no strict-limits`: it asks for two files per connection, which idle ones do not need.
     - The refusal is a backend of its own, so that no rule is evaluated twice for a request that is served.
     - Sessions live in the cache and tickets are off; the fingerprint is the cheapest it offers (SHA-1).
+    - `ca-verify-file` for a large bundle: `ca-file` names the authorities that are sent to clients.
+    - A table of identities is a `map` of strings, which is a tree.
     """
 
     name = program = "haproxy"
@@ -187,9 +215,17 @@ class Haproxy(Peer):
     sessions = "no-tls-tickets"
 
     def command(self, directory, port, job):
+        trust = f"ca-verify-file {job.pki.bundle(job.scale.anchors)}" if job.scale.anchors else ""
+        crl = f"crl-file {job.pki.revocation_list(job.scale.revoked)}" if job.scale.revoked else ""
+        routes = """
+    use_backend telemetry if { ssl_c_s_dn(OU) -m str sensors }
+    use_backend backoffice if { ssl_c_s_dn(OU) -m str office }"""
+        if job.scale.identities:
+            table = job.pki.identities(job.scale.identities, self.program, "{name} {pool}")
+            routes = f"    use_backend %[ssl_c_s_dn(CN),map_str({table},refused)]"
         (directory / "haproxy.cfg").write_text(f"""
 global
-    nbthread 1
+    nbthread {job.scale.threads}
     no strict-limits
     maxconn {job.connections + 512}
     ssl-default-bind-options ssl-min-ver TLSv1.2 {self.sessions}
@@ -207,11 +243,10 @@ defaults
     http-reuse always
 
 frontend edge
-    bind 127.0.0.1:{port} ssl crt {job.pki.server_bundle} ca-file {job.pki.certificate("ca")} verify required alpn h2,http/1.1 backlog 4096
+    bind 127.0.0.1:{port} ssl crt {job.pki.server_bundle} ca-file {job.pki.certificate("ca")} verify required {trust} {crl} alpn h2,http/1.1 backlog 4096
     http-request set-header X-Client-CN %[ssl_c_s_dn(CN)]
     http-request set-header X-Client-Fingerprint %[ssl_c_sha1,hex]
-    use_backend telemetry if {{ ssl_c_s_dn(OU) -m str sensors }}
-    use_backend backoffice if {{ ssl_c_s_dn(OU) -m str office }}
+{routes}
     default_backend refused
 
 backend telemetry
@@ -273,10 +308,13 @@ class Envoy(Peer):
         return None
 
     def command(self, directory, port, job):
+        validation = {"trusted_ca": _file(job.pki.bundle(job.scale.anchors))}
+        if job.scale.revoked:
+            validation["crl"] = _file(job.pki.revocation_list(job.scale.revoked))
         certificates = {
             "tls_certificates": [{"certificate_chain": _file(job.pki.certificate("server")),
                                   "private_key": _file(job.pki.key("server"))}],
-            "validation_context": {"trusted_ca": _file(job.pki.certificate("ca"))},
+            "validation_context": validation,
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
             "alpn_protocols": ["h2", "http/1.1"],
         }  # fmt: skip
@@ -322,7 +360,7 @@ class Envoy(Peer):
             "static_resources": {"listeners": [listener], "clusters": pools},
             "stats_config": {"stats_matcher": {"reject_all": True}},
         }, indent=1))  # fmt: skip
-        return [self.binary, "--concurrency", "1", "--disable-hot-restart", "--log-level", "error",
+        return [self.binary, "--concurrency", str(job.scale.threads), "--disable-hot-restart", "--log-level", "error",
                 "-c", directory / "envoy.json"]  # fmt: skip
 
     @staticmethod
@@ -391,7 +429,10 @@ def _pool(name, port):
 
 
 class Portcullis(Peer):
-    """Portcullis with defaults, but for one thread and no records of requests and connections."""
+    """Portcullis with defaults, but for one thread and no records of requests and connections.
+
+    Where there are many authorities their names are not sent, as with the others.
+    """
 
     name = program = "portcullis"
     version_arguments = ["version"]
@@ -399,8 +440,15 @@ class Portcullis(Peer):
     def command(self, directory, port, job):
         extra = "".join(
             f"  - {{ name: extra-{n}, client: {{ trust: fleet, subject: {{ CN: device-{n} }} }}, pool: backoffice }}\n"
-            for n in range(job.extra_routes)
+            for n in range(job.scale.routes)
         )
+        if job.scale.identities:
+            table = job.pki.identities(job.scale.identities, self.program, "{name},{pool}", "key,pool")
+            extra += f"  - {{ name: table, client: {{ trust: fleet }}, pools_by: {{ key: subject.CN, table: {table} }} }}\n"
+        names = "true" if job.scale.anchors == 0 else "false"
+        revocation = ""
+        if job.scale.revoked:
+            revocation = f", revocation: {{ lists: [{job.pki.revocation_list(job.scale.revoked)}] }}"
         (directory / "portcullis.yaml").write_text(f"""
 version: 1
 listeners:
@@ -410,10 +458,10 @@ listeners:
     tls:
       certificates:
         - {{ chain: {job.pki.certificate("server")}, key: {job.pki.key("server")} }}
-    client_auth: {{ mode: require, trust: [fleet] }}
+    client_auth: {{ mode: require, trust: [fleet], send_ca_names: {names} }}
     limits: {{ keepalive_timeout: {KEEP_SECONDS}s }}
 trust:
-  fleet: {{ anchors: {job.pki.certificate("ca")} }}
+  fleet: {{ anchors: {job.pki.bundle(job.scale.anchors)}{revocation} }}
 pools:
   telemetry: {{ endpoints: ["127.0.0.1:{job.telemetry_port}"], timeouts: {{ idle: {KEEP_SECONDS}s }} }}
   backoffice: {{ endpoints: ["127.0.0.1:{job.backoffice_port}"], timeouts: {{ idle: {KEEP_SECONDS}s }} }}
@@ -425,7 +473,7 @@ identity_headers:
   - {{ header: X-Client-Fingerprint, field: fingerprint }}
 admin: {{ address: "unix:{directory}/admin.sock" }}
 logging: {{ level: error, access: {{ requests: false, connections: false }} }}
-server: {{ threads: 1, drain_timeout: 1s, upgrade_socket: {directory}/upgrade.sock }}
+server: {{ threads: {job.scale.threads}, drain_timeout: 1s, upgrade_socket: {directory}/upgrade.sock }}
 """)
         return [self.binary, "run", "-c", directory / "portcullis.yaml"]
 
