@@ -4,6 +4,7 @@
  * Load mode: each connection is a handshake (full, or resumed with `--resume`), one GET that must be
  * answered with 200, and a close. With `--resume` each place in the pool first makes one full handshake,
  * and from then on offers the newest session it was given; SSL_session_reused says whether the server took it.
+ * With `--burst` the connections of a pool are all opened at once, and the next when the last of them is closed.
  * Hold mode (`--hold N`): N connections are opened, each proves itself with one GET, and all stay open
  * and idle until standard input ends. With `--http2` each is an HTTP/2 connection with one request on stream 1.
  *
@@ -40,7 +41,7 @@ struct options {
     struct sockaddr_in address;
     const char *address_text, *certificate, *key, *ca, *server_name, *path;
     int tls_version;
-    bool resume, wait, http2;
+    bool resume, wait, http2, burst;
     long count, concurrency, hold;
     double seconds;
 };
@@ -82,7 +83,7 @@ static void usage(const char *problem)
     fprintf(stderr, "error: %s\n", problem);
     fprintf(stderr,
             "usage: handshakes --address IPV4:PORT --cert FILE --key FILE --ca FILE [--tls 1.2|1.3] [--resume]\n"
-            "                  [--count N] [--seconds S] [--concurrency N] [--hold N [--http2]] [--wait]\n"
+            "                  [--count N] [--seconds S] [--concurrency N [--burst]] [--hold N [--http2]] [--wait]\n"
             "                  [--server-name NAME] [--path PATH]\n");
     exit(2);
 }
@@ -420,7 +421,9 @@ static void run(struct place *places, long size, long count, double seconds)
     for (;;) {
         bool more = tally.started < count && now() < end && tally.failed < 100 + count / 10;
         /* In hold mode a place that got its connection keeps it, so there are more places than concurrency. */
-        while (more && busy < options.concurrency && tally.started < count) {
+        /* A burst begins when the one before it is done, and is opened in one go. */
+        bool open = more && (!options.burst || busy == 0);
+        while (open && busy < options.concurrency && tally.started < count) {
             long tried = 0;
             while (tried++ < size && places[first_free].stage != IDLE)
                 first_free = (first_free + 1) % size;
@@ -554,7 +557,7 @@ static void parse_options(int argc, char **argv)
         {"concurrency", required_argument, NULL, 'p'}, {"hold", required_argument, NULL, 'h'},
         {"wait", no_argument, NULL, 'w'},              {"server-name", required_argument, NULL, 'N'},
         {"path", required_argument, NULL, 'P'},        {"http2", no_argument, NULL, '2'},
-        {NULL, 0, NULL, 0}};
+        {"burst", no_argument, NULL, 'b'},             {NULL, 0, NULL, 0}};
     int option;
     options.tls_version = TLS1_3_VERSION;
     options.count = 1000;
@@ -579,6 +582,7 @@ static void parse_options(int argc, char **argv)
         case 'p': options.concurrency = number(optarg, 10000); break;
         case 'h': options.hold = number(optarg, MAX_CONNECTIONS); break;
         case 'w': options.wait = true; break;
+        case 'b': options.burst = true; break;
         case '2': options.http2 = true; break;
         case 'N': options.server_name = optarg; break;
         case 'P': options.path = optarg; break;

@@ -27,6 +27,8 @@ from system import Failed, Process
 
 # Nothing that is kept alive may end while it is measured.
 KEEP_SECONDS = 3600
+# Sizes of what the origin has in /bodies/.
+BODIES = (1024, 65536, 1048576)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +80,11 @@ class Peer:
         """Writes the configuration into the directory; returns the command line that serves it."""
         raise NotImplementedError
 
-    def serve(self, directory, job, core):
+    def serve(self, directory, job, cores):
         """Starts the server; returns (process, port) once it accepts connections."""
         directory.mkdir(parents=True, exist_ok=True)
         port = system.free_port()
-        process = Process(self.command(directory, port, job), core, directory / f"{self.name}.log")
+        process = Process(self.command(directory, port, job), cores, directory / f"{self.name}.log")
         try:
             # A revocation list of a million entries is not read at once.
             system.await_listener(process, port, seconds=120)
@@ -105,6 +107,7 @@ class Nginx(Peer):
       after the handshake: it cannot refuse in the handshake.
     - Names of authorities are sent from `ssl_client_certificate` alone, so a large bundle is `ssl_trusted_certificate`.
     - A table of identities is a `map`, which is a hash, made large enough.
+    - Bodies pass through memory: uploads as they arrive, downloads in buffers large enough, nothing on disk.
     """
 
     name = program = "nginx"
@@ -141,6 +144,7 @@ http {{
     http2_max_concurrent_streams 128;
     tcp_nodelay on;
     server_tokens off;
+    client_max_body_size 0;
 
     map_hash_max_size {max(2048, 2 * job.scale.identities)};
     map_hash_bucket_size 128;
@@ -178,6 +182,9 @@ http {{
             proxy_pass http://{pool};
             proxy_http_version 1.1;
             proxy_set_header Connection "";
+            proxy_request_buffering off;
+            proxy_buffers 16 32k;
+            proxy_max_temp_file_size 0;
             proxy_set_header Host $host;
             proxy_set_header X-Client-CN $client_cn;
             proxy_set_header X-Client-Fingerprint $ssl_client_fingerprint;
@@ -478,7 +485,14 @@ server: {{ threads: {job.scale.threads}, drain_timeout: 1s, upgrade_socket: {dir
         return [self.binary, "run", "-c", directory / "portcullis.yaml"]
 
 
-PEERS = {peer.name: peer for peer in (Portcullis, Nginx, NginxTickets, Haproxy, HaproxyTickets, Envoy)}
+class Baseline(Portcullis):
+    """Another Portcullis, to measure a change against what was before."""
+
+    name = "baseline"
+    optional = True
+
+
+PEERS = {peer.name: peer for peer in (Portcullis, Baseline, Nginx, NginxTickets, Haproxy, HaproxyTickets, Envoy)}
 
 
 class Origin:
@@ -494,6 +508,9 @@ class Origin:
         directory = pathlib.Path(directory)
         directory.mkdir()
         self.telemetry_port, self.backoffice_port, self.status_port = (system.free_port() for _ in range(3))
+        (directory / "bodies").mkdir()
+        for size in BODIES:
+            (directory / "bodies" / str(size)).write_bytes(b"x" * size)
         user = "user root;" if os.geteuid() == 0 else ""
         pools = "".join(
             f"""
@@ -501,6 +518,11 @@ class Origin:
         listen 127.0.0.1:{port} backlog=4096;
         location / {{ return 200 "a small answer from the origin behind the gateway, 64 bytes long\\n"; }}
         location = /echo {{ return 200 "{pool} $http_x_client_cn $http_x_client_fingerprint"; }}
+        location /bodies/ {{ root {directory}; }}
+        # `return` alone would answer before the body has arrived; a mirror makes nginx read it first.
+        location = /upload {{ mirror /sink; error_page 404 405 =200 /uploaded; }}
+        location = /uploaded {{ internal; return 200 "arrived\n"; }}
+        location = /sink {{ internal; return 204; }}
     }}"""
             for pool, port in (("telemetry", self.telemetry_port), ("backoffice", self.backoffice_port))
         )
@@ -522,6 +544,11 @@ http {{
     keepalive_requests 1000000000;
     default_type text/plain;
     server_tokens off;
+    client_max_body_size 0;
+    client_body_buffer_size 2m;
+    sendfile on;
+    tcp_nopush on;
+    open_file_cache max=16;
     {pools}
     server {{
         listen 127.0.0.1:{self.status_port};
@@ -530,7 +557,7 @@ http {{
 }}
 """)
         self._process = Process([nginx.binary, "-e", directory / "error.log", "-c", directory / "nginx.conf"],
-                                core, directory / "origin.log")  # fmt: skip
+                                {core}, directory / "origin.log")  # fmt: skip
 
     def __enter__(self):
         try:
