@@ -208,6 +208,8 @@ class Haproxy(Peer):
 
     - `http-reuse always`: an upstream connection serves whoever comes next; the default opens one for the first
       request of each client connection.
+    - The shares of open files at which it gives up idle upstream connections are raised: with many idle clients the
+      defaults (20 and 25 %) are passed, and then every request opens a connection to the origin.
     - `nbthread 1` without master; no log.
     - `no strict-limits`: it asks for two files per connection, which idle ones do not need.
     - The refusal is a backend of its own, so that no rule is evaluated twice for a request that is served.
@@ -238,6 +240,8 @@ global
     ssl-default-bind-options ssl-min-ver TLSv1.2 {self.sessions}
     tune.ssl.cachesize 200000
     tune.ssl.lifetime 3600
+    tune.pool-low-fd-ratio 90
+    tune.pool-high-fd-ratio 95
 
 defaults
     mode http
