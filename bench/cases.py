@@ -1,5 +1,6 @@
 """What is measured: each case puts one kind of work on a freshly started server and returns what one unit cost."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import time
 
 import system
+from peers import BODIES, Scale
 from system import Failed, Process
 
 # The one TLS 1.3 suite every client here offers, so that all servers do the same cryptography.
@@ -23,7 +25,8 @@ GRACE_SECONDS = 30
 class Bench:
     """What every measurement needs: tools, cores, amounts."""
 
-    handshakes: str  # our load generator, compiled
+    handshakes: str  # our load generators, compiled
+    latency: str
     preload: str  # the library that gives h2load and wrk a certificate, compiled
     directory: object
     server_core: int
@@ -31,6 +34,13 @@ class Bench:
     seconds: float
     connections: int
     origin: object
+
+    def server_cores(self, case):
+        """One of its own, or both where what two threads cost is asked."""
+        return {self.server_core, self.load_core} if case.shared else {self.server_core}
+
+    def load_cores(self, case):
+        return self.server_cores(case) if case.shared else {self.load_core}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Sample:
     per_second: float
     busy: float  # share of its core that the server used
     upstream_connections: int  # opened meanwhile
+    details: dict = dataclasses.field(default_factory=dict)  # further figures of the case, in its unit
 
 
 class Meter:
@@ -72,17 +83,21 @@ class Handshakes:
     keys: str
     tls: str
     resume: bool = False
+    burst: int = 0  # open so many at once, then as many again when all are done
     unit: str = "µs"
     peers: tuple = ()
     compared_with: str = ""
-    extra_routes: int = 0
+    scale: Scale = Scale()
+    shared: bool = False  # the server and the load may use both cores
     sessions = True  # where the server keeps sessions matters
 
     def measure(self, bench, server, port, pki):
         arguments = ["--tls", self.tls, "--seconds", f"{bench.seconds}", "--count", "1000000", "--wait"]
         if self.resume:
             arguments.append("--resume")
-        with _handshakes(bench, port, pki, arguments) as tool:
+        if self.burst:
+            arguments += ["--burst", "--concurrency", str(self.burst)]
+        with _handshakes(bench, port, pki, arguments, bench.load_cores(self)) as tool:
             _line(tool, GRACE_SECONDS)
             system.await_quiet(server)
             meter = Meter(server, bench.origin)
@@ -108,18 +123,34 @@ class Requests:
     name: str
     title: str
     protocol: str
+    download: int = 0  # bytes, instead of the usual 64
+    upload: int = 0
     keys: str = "p256"
     unit: str = "µs"
     peers: tuple = ()
     compared_with: str = ""
-    extra_routes: int = 0
+    scale: Scale = Scale()
+    shared: bool = False  # the server and the load may use both cores
     sessions = False
 
-    def command(self, port, seconds):
-        url = f"https://127.0.0.1:{port}/"
+    def command(self, bench, port, seconds):
+        path = f"bodies/{self.download}" if self.download else "upload" if self.upload else ""
+        url = f"https://127.0.0.1:{port}/{path}"
         if self.protocol == "h2":
-            return ["h2load", "-t1", "-c16", "-m32", f"--duration={seconds:.0f}", f"--tls13-ciphers={SUITE}", url]
-        return ["wrk", "-t1", "-c64", f"-d{seconds:.0f}s", "--timeout", "10s", url]
+            # Fewer streams where each carries much: not to measure how it is to hold hundreds of megabytes.
+            streams = 4 if self.download or self.upload else 32
+            command = ["h2load", "-t1", "-c16", f"-m{streams}", f"--duration={seconds:.0f}", f"--tls13-ciphers={SUITE}"]
+            if self.upload:
+                body = bench.directory / f"upload-{self.upload}"
+                body.write_bytes(b"x" * self.upload)
+                command += ["-d", body]
+        else:
+            command = ["wrk", "-t1", "-c64", f"-d{seconds:.0f}s", "--timeout", "10s"]
+            if self.upload:
+                script = bench.directory / f"upload-{self.upload}.lua"
+                script.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("x", {self.upload})\n')
+                command += ["-s", script]
+        return [*command, url]
 
     def measure(self, bench, server, port, pki):
         # Both tools take whole seconds.
@@ -132,7 +163,7 @@ class Requests:
         }
         _, before = bench.origin.counters()
         log = bench.directory / f"{self.name}.log"
-        with Process(self.command(port, seconds), bench.load_core, log, environment) as tool:
+        with Process(self.command(bench, port, seconds), bench.load_cores(self), log, environment) as tool:
             time.sleep(WARM_UP_SECONDS)
             meter = Meter(server, bench.origin)
             time.sleep(bench.seconds)
@@ -157,22 +188,27 @@ class Memory:
 
     name: str
     title: str
+    protocol: str = "http/1.1"
     keys: str = "p256"
     unit: str = "KiB"
     peers: tuple = ()
     compared_with: str = ""
-    extra_routes: int = 0
+    scale: Scale = Scale()
+    shared: bool = False  # the server and the load may use both cores
     sessions = True  # a session in a cache is memory too
 
     def measure(self, bench, server, port, pki):
-        with _handshakes(bench, port, pki, ["--count", "200", "--wait"]) as warm_up:
+        with _handshakes(bench, port, pki, ["--count", "200", "--wait"], bench.load_cores(self)) as warm_up:
             _line(warm_up, GRACE_SECONDS)
             warm_up.child.stdin.close()
             _none_failed(json.loads(_line(warm_up, GRACE_SECONDS)))
         system.await_quiet(server)
         before = server.memory_kib()
         meter = Meter(server, bench.origin)
-        with _handshakes(bench, port, pki, ["--hold", str(bench.connections), "--seconds", "120"]) as holder:
+        arguments = ["--hold", str(bench.connections), "--seconds", "120"]
+        if self.protocol == "h2":
+            arguments.append("--http2")
+        with _handshakes(bench, port, pki, arguments, bench.load_cores(self)) as holder:
             result = json.loads(_line(holder, 120 + GRACE_SECONDS))
             _none_failed(result)
             sample = meter.read(result["done"])
@@ -185,28 +221,137 @@ class Memory:
         return dataclasses.replace(sample, value=grown / result["done"])
 
 
-CASES = {
-    case.name: case
-    for case in (
-        Handshakes("full13-p256", "full TLS 1.3, P-256, 1 GET, close", "p256", "1.3"),
-        Handshakes("full13-rsa", "full TLS 1.3, RSA-2048, 1 GET, close", "rsa2048", "1.3"),
-        Handshakes("full12-p256", "full TLS 1.2, P-256, 1 GET, close", "p256", "1.2"),
-        Handshakes("resumed13", "resumed TLS 1.3, 1 GET, close", "p256", "1.3", resume=True),
-        Handshakes("resumed12", "resumed TLS 1.2, 1 GET, close", "p256", "1.2", resume=True),
-        Requests("http1", "HTTP/1.1 request, 64 kept connections", "http/1.1"),
-        Requests("http2", "HTTP/2 request, 16 × 32 streams", "h2"),
-        Requests("http1-10k-routes", "HTTP/1.1 request, 10,000 routes", "http/1.1",
-                 peers=("portcullis",), compared_with="http1", extra_routes=10_000),
-        Memory("memory", "memory per idle mTLS connection"),
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Time to an answer on 64 kept connections in an open loop, at half of what the server does when saturated.
+
+    `rate` asks all servers for the same number of requests per second instead.
+    """
+
+    name: str
+    title: str
+    rate: float = 0
+    keys: str = "p256"
+    unit: str = "µs"
+    peers: tuple = ()
+    compared_with: str = ""
+    scale: Scale = Scale()
+    shared: bool = False
+    sessions = False
+
+    def measure(self, bench, server, port, pki):
+        rate = self.rate
+        if not rate:
+            saturated = self._run(bench, port, pki, 0, max(1, bench.seconds / 2))
+            rate = saturated["done"] / saturated["seconds"] / 2
+        meter = Meter(server, bench.origin)
+        result = self._run(bench, port, pki, rate, bench.seconds)
+        sample = meter.read(result["done"])
+        details = {name: result[name] for name in ("p50", "p99", "p999", "max")}
+        return dataclasses.replace(sample, value=result["p99"], details={**details, "cpu": sample.value})
+
+    def _run(self, bench, port, pki, rate, seconds):
+        command = [bench.latency, "--address", f"127.0.0.1:{port}", "--cert", pki.certificate("sensor-1"),
+                   "--key", pki.key("sensor-1"), "--ca", pki.certificate("ca"),
+                   "--rate", f"{rate:.0f}", "--seconds", f"{seconds}"]  # fmt: skip
+        log = bench.directory / "latency.log"
+        with Process(command, bench.load_cores(self), log, stdout=subprocess.PIPE) as tool:
+            return json.loads(_line(tool, seconds + GRACE_SECONDS))
+
+
+JOB = (
+    Handshakes("full13-p256", "full TLS 1.3, P-256, 1 GET, close", "p256", "1.3"),
+    Handshakes("full13-rsa", "full TLS 1.3, RSA-2048, 1 GET, close", "rsa2048", "1.3"),
+    Handshakes("full12-p256", "full TLS 1.2, P-256, 1 GET, close", "p256", "1.2"),
+    Handshakes("resumed13", "resumed TLS 1.3, 1 GET, close", "p256", "1.3", resume=True),
+    Handshakes("resumed12", "resumed TLS 1.2, 1 GET, close", "p256", "1.2", resume=True),
+    Requests("http1", "HTTP/1.1 request, 64 kept connections", "http/1.1"),
+    Requests("http2", "HTTP/2 request, 16 × 32 streams", "h2"),
+    Memory("memory", "memory per idle mTLS connection, HTTP/1.1"),
+    Memory("memory-http2", "memory per idle mTLS connection, HTTP/2", "h2"),
+)
+
+OURS = ("portcullis",)
+# What grows, from, to, and who else can be asked for the large one.
+GROWTH = (
+    ("anchors", 1, 1_000, ("nginx", "haproxy", "envoy")),
+    ("routes", 10, 10_000, ()),
+    ("identities", 10, 1_000_000, ("nginx", "haproxy")),
+    ("revoked", 0, 100_000, ("nginx", "haproxy", "envoy")),
+    ("revoked", 0, 1_000_000, ()),
+    ("held", 100, 10_000, ("nginx", "haproxy", "envoy")),
+)
+
+
+def _growth():
+    """A full handshake and a request, each at the small scale and at the large one."""
+    cases = {}
+    for what, least, most, others in GROWTH:
+        for work, make in (
+            ("full13", lambda name, title, **more: Handshakes(name, f"full TLS 1.3, {title}", "p256", "1.3", **more)),
+            ("http1", lambda name, title, **more: Requests(name, f"HTTP/1.1 request, {title}", "http/1.1", **more)),
+        ):
+            small, large = f"{work}-{what}-{least}", f"{work}-{what}-{most}"
+            cases[small] = make(small, f"{what}: {least:,}", peers=OURS, scale=Scale(**{what: least}))
+            cases[large] = make(large, f"{what}: {most:,}", peers=OURS + others, compared_with=small,
+                                scale=Scale(**{what: most}))  # fmt: skip
+    return tuple(cases.values())
+
+
+def _bodies():
+    return tuple(
+        Requests(f"{name}-{way}-{size}", f"{title}, {size // 1024:,} KiB {direction}", protocol, **{way: size})
+        for name, title, protocol in (("http1", "HTTP/1.1", "http/1.1"), ("http2", "HTTP/2", "h2"))
+        for way, direction in (("download", "down"), ("upload", "up"))
+        for size in BODIES
     )
-}  # fmt: skip
 
 
-def _handshakes(bench, port, pki, arguments):
+BURSTS = (
+    Handshakes("burst13", "full TLS 1.3, bursts of 512 connections", "p256", "1.3", burst=512),
+    Handshakes("burst13-resumed", "resumed TLS 1.3, bursts of 512", "p256", "1.3", resume=True, burst=512),
+)
+
+LATENCY = (
+    Latency("latency-half", "answer p50/p99/p99.9, half of own saturation"),
+    Latency("latency-5k", "answer p50/p99/p99.9, 5,000 requests/s", rate=5_000),
+)
+
+# The server and the load share both cores, so only what one unit costs can be compared, not how much two cores do.
+THREADS = (
+    Handshakes("full13-threads-1", "full TLS 1.3, 1 thread, 2 cores", "p256", "1.3", shared=True),
+    Handshakes("full13-threads-2", "full TLS 1.3, 2 threads, 2 cores", "p256", "1.3", shared=True,
+               scale=Scale(threads=2), compared_with="full13-threads-1"),
+    Requests("http1-threads-1", "HTTP/1.1 request, 1 thread, 2 cores", "http/1.1", shared=True),
+    Requests("http1-threads-2", "HTTP/1.1 request, 2 threads, 2 cores", "http/1.1", shared=True,
+             scale=Scale(threads=2), compared_with="http1-threads-1"),
+)  # fmt: skip
+
+GROUPS = {"job": JOB, "growth": _growth(), "bodies": _bodies(), "latency": LATENCY, "bursts": BURSTS, "threads": THREADS}
+CASES = {case.name: case for group in GROUPS.values() for case in group}
+
+
+@contextlib.contextmanager
+def idle_connections(bench, port, pki, count):
+    """Holds so many connections, each of which made one request, until the `with` block is left."""
+    if not count:
+        yield
+        return
+    with _handshakes(bench, port, pki, ["--hold", str(count), "--seconds", "120"], {bench.load_core}, "holder.log") as holder:
+        result = json.loads(_line(holder, 120 + GRACE_SECONDS))
+        _none_failed(result)
+        yield
+        holder.child.stdin.close()
+        lost = json.loads(_line(holder, GRACE_SECONDS))["lost"]
+        if result["done"] != count or lost:
+            raise Failed(f"{result['done'] - lost} of {count} idle connections stayed open")
+
+
+def _handshakes(bench, port, pki, arguments, cores, log="handshakes.log"):
     return Process(
         [bench.handshakes, "--address", f"127.0.0.1:{port}", "--cert", pki.certificate("sensor-1"),
          "--key", pki.key("sensor-1"), "--ca", pki.certificate("ca"), *arguments],
-        bench.load_core, bench.directory / "handshakes.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        cores, bench.directory / log, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
 
 

