@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -25,6 +25,9 @@ use super::outlet::Outlet;
 /// How long a client may take to receive our close_notify before the socket is simply closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What one TLS record holds at most (RFC 8446, section 5.1).
+const RECORD: usize = 16 * 1024;
+
 /// The TLS stream together with what is known about its client.
 pub struct ClientStream {
     tls: SslStream<Outlet>,
@@ -35,6 +38,8 @@ pub struct ClientStream {
     handshake: Duration,
     /// Bytes that were read and given back.
     unread: Vec<u8>,
+    /// What is to be written, until it fills a TLS record or is flushed; only where the writer says when.
+    gathered: Option<Vec<u8>>,
 }
 
 impl ClientStream {
@@ -42,7 +47,15 @@ impl ClientStream {
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection))));
         let socket = Arc::new(SocketDigest::from_raw_fd(tls.get_ref().as_raw_fd()));
-        Ok(Self { tls, digest, socket, established: SystemTime::now(), handshake, unread: Vec::new() })
+        Ok(Self {
+            tls,
+            digest,
+            socket,
+            established: SystemTime::now(),
+            handshake,
+            unread: Vec::new(),
+            gathered: None,
+        })
     }
 }
 
@@ -50,6 +63,24 @@ impl ClientStream {
     /// Holds back what is written from now on, until it is flushed or the connection is shut down.
     pub fn hold(&mut self) {
         self.tls.get_mut().hold();
+    }
+
+    /// Gathers what is written from now on into whole TLS records, until it is flushed. A writer of many small pieces that
+    /// flushes after them (HTTP/2: the head of a frame, then its payload) else makes a record and a packet of each.
+    pub fn gather(&mut self) {
+        self.gathered.get_or_insert_default();
+    }
+
+    fn poll_write_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(gathered) = &mut self.gathered else { return Poll::Ready(Ok(())) };
+        while !gathered.is_empty() {
+            match ready!(Pin::new(&mut self.tls).poll_write(cx, gathered))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written if written == gathered.len() => *gathered = Vec::new(),
+                written => drop(gathered.drain(..written)),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Gives bytes back, which are the next ones to be read.
@@ -82,14 +113,26 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(cx, buf)
+        match &mut self.gathered {
+            None => Pin::new(&mut self.tls).poll_write(cx, buf),
+            Some(gathered) if gathered.len() + buf.len() <= RECORD => {
+                gathered.extend_from_slice(buf);
+                Poll::Ready(Ok(buf.len()))
+            }
+            Some(_) => {
+                ready!(self.poll_write_gathered(cx))?;
+                Pin::new(&mut self.tls).poll_write(cx, buf)
+            }
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_gathered(cx))?;
         Pin::new(&mut self.tls).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_gathered(cx))?;
         Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }

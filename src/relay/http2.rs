@@ -56,6 +56,8 @@ impl Relay {
             proxy_digest: stream.get_proxy_digest(),
             socket_digest: stream.get_socket_digest(),
         });
+        let mut stream = stream;
+        stream.gather();
         let (first_request, _) = self.patience(connection);
         let preface = handshake(Box::new(stream), Some(default_h2_options()));
         let Ok(Ok(mut http2)) = fast_timeout(first_request, preface).await else { return };
