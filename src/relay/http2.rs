@@ -102,7 +102,7 @@ impl Relay {
         connection: &Arc<Connection>,
         shutdown: &ShutdownWatch,
     ) {
-        match self.prepare_http2(session.req_header(), connection) {
+        match self.prepare_http2(&session, connection) {
             Some(mut carried) => {
                 let mut client = Http2 { session, has_ended: false, sent: 0 };
                 self.carry_http2(&mut client, &mut carried).await;
@@ -113,15 +113,18 @@ impl Relay {
         }
     }
 
-    fn prepare_http2(&self, request: &RequestHeader, connection: &Arc<Connection>) -> Option<Box<Carried>> {
+    fn prepare_http2(&self, session: &HttpSession, connection: &Arc<Connection>) -> Option<Box<Carried>> {
+        let request = session.req_header();
         let target = request.uri.path_and_query()?.as_str();
         if !is_ordinary(request) || !is_plain_target(target) {
             return None;
         }
         let fields = Fields::Map(&request.headers);
         let asked = Asked { method: &request.method, target, host: host(request)?, fields };
+        // What follows counts the request: then it is ours.
+        let body = body(session)?;
         let mut carried = self.prepare(&asked, connection)?;
-        carried.body = body(request)?;
+        carried.body = body;
         carried.missing = carried.body;
         Some(Box::new(carried))
     }
@@ -208,10 +211,10 @@ fn host(request: &RequestHeader) -> Option<&str> {
 }
 
 /// Bytes of the body; `None` where it is large, or not known.
-fn body(request: &RequestHeader) -> Option<usize> {
-    match request.headers.get(header::CONTENT_LENGTH) {
+fn body(session: &HttpSession) -> Option<usize> {
+    match session.req_header().headers.get(header::CONTENT_LENGTH) {
         Some(length) => length.to_str().ok()?.parse().ok().filter(|length| *length <= LARGEST_BODY),
-        None => request.send_end_stream().unwrap_or(false).then_some(0),
+        None => session.is_body_empty().then_some(0),
     }
 }
 
