@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use wire::{Answer, Scripted, Wire};
+pub use wire::{Call, Scripted};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const PATIENCE: Duration = Duration::from_secs(20);
