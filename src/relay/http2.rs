@@ -27,7 +27,6 @@ use super::head::{LARGEST_BODY, is_plain_target};
 use super::request::Asked;
 use super::response::Response;
 use crate::fields::{Fields, text};
-use crate::gateway::exchange::Exchange;
 use crate::gateway::refusal::{Page, Refusal};
 use crate::gateway::request::check_framing;
 use crate::listener::connection::Connection;
@@ -36,7 +35,7 @@ use crate::listener::stream::ClientStream;
 /// Requests that are no HTTP. A client that sends more of them is not worth its connection.
 const MOST_MALFORMED: usize = 32;
 
-/// How long a client may take for the next piece of a request's body.
+/// How long a client may take for the next piece of a request's body, or to make room for one of its answer.
 const PIECE: Duration = Duration::from_secs(60);
 
 impl Relay {
@@ -135,7 +134,7 @@ impl Relay {
             Err(failure) => Err(failure),
         };
         if let Err(failure) = &result {
-            client.refuse(failure, &carried.exchange).await;
+            client.refuse(failure, carried).await;
         }
         let status = client.session.response_written().map_or(0, |response| response.status.as_u16());
         carried.finish(status, client.sent, result.as_ref().err(), &self.telemetry);
@@ -229,7 +228,8 @@ struct Http2 {
 impl Http2 {
     async fn take_body(&mut self, carried: &mut Carried) -> Result<(), Failure> {
         while carried.missing > 0 {
-            let piece = match fast_timeout(PIECE, self.session.read_body_bytes()).await {
+            let limit = carried.limit(PIECE).map_err(|_| Failure::ClientSlow)?;
+            let piece = match fast_timeout(limit, self.session.read_body_bytes()).await {
                 Ok(Ok(Some(piece))) => piece,
                 Ok(_) => return Err(Failure::ClientGone),
                 Err(_) => return Err(Failure::ClientSlow),
@@ -241,7 +241,7 @@ impl Http2 {
     }
 
     /// Says no in our name, if nothing was said yet.
-    async fn refuse(&mut self, failure: &Failure, exchange: &Exchange) {
+    async fn refuse(&mut self, failure: &Failure, carried: &Carried) {
         let refusal = match failure {
             Failure::Refused(refusal) => *refusal,
             Failure::ClientSlow => Refusal::BadRequest,
@@ -250,12 +250,13 @@ impl Http2 {
         if self.session.response_written().is_some() {
             return self.session.shutdown();
         }
-        let page = Page::new(refusal, &exchange.request_id());
+        let page = Page::new(refusal, &carried.exchange.request_id());
         let Ok(mut header) = ResponseHeader::build_no_case(page.status, Some(5)) else { return };
         for (name, value) in page.fields() {
             let _ = header.insert_header(name, value);
         }
-        if self.session.write_response_header(Box::new(header), false).is_ok() {
+        let has_body = carried.method != Method::HEAD;
+        if self.session.write_response_header(Box::new(header), !has_body).is_ok() && has_body {
             self.sent = page.body.len() as u64;
             // A client that is gone cannot be told.
             let _ = self.session.write_body(page.body, true).await;
@@ -280,7 +281,10 @@ impl Downstream for Http2 {
     async fn body(&mut self, piece: Bytes, is_last: bool) -> Result<(), Failure> {
         self.sent += piece.len() as u64;
         self.has_ended = is_last;
-        self.session.write_body(piece, is_last).await.map_err(|_| Failure::ClientGone)
+        match fast_timeout(PIECE, self.session.write_body(piece, is_last)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Failure::ClientGone),
+        }
     }
 
     fn end(&mut self) -> Result<(), Failure> {

@@ -59,7 +59,10 @@ fn an_endpoint_that_answers_before_it_has_read_the_request_is_heard() {
     let body = "x".repeat(64 * 1024);
     for _ in 0..6 {
         let mut client = site.wire("sensor-1");
-        client.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
         let answer = client.answer().unwrap();
         assert_eq!((answer.status, &*answer.text()), (413, "large"));
     }
@@ -87,7 +90,10 @@ fn an_endpoint_that_answers_while_it_reads_gets_the_whole_request() {
     site.configure(&origin.address, &[]);
     let _gateway = site.start();
     let mut client = site.wire("sensor-1");
-    client.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n{}", "y".repeat(60_000)));
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n{}",
+        "y".repeat(60_000)
+    ));
     let answer = client.answer().unwrap();
     assert!(answer.status == 200 && answer.body == vec![b'y'; 60_000]);
 }
@@ -125,7 +131,8 @@ fn second_request(
 }
 
 #[test]
-fn a_kept_connection_that_closes_under_a_request_is_replaced_once_unless_the_request_must_not_be_sent_twice() {
+fn a_kept_connection_that_closes_under_a_request_is_replaced_once_unless_the_request_must_not_be_sent_twice()
+{
     assert_eq!(second_request("GET", "", |_| ()), (200, 2, "healthy".into()));
     assert_eq!(second_request("POST", "", |_| ()), (502, 1, "healthy".into()));
 }
@@ -158,7 +165,9 @@ fn early_hints_arrive_early_and_a_flood_of_them_is_an_error() {
         } else {
             std::thread::sleep(std::time::Duration::from_millis(500));
         }
-        call.say("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        call.say(
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
     });
     site.configure(&origin.address, &[]);
     let _gateway = site.start();
