@@ -214,8 +214,9 @@ impl ProxyHttp for Gateway {
                 ErrorType::ReadTimedout | ErrorType::WriteTimedout => Refusal::UpstreamTimeout,
                 _ => Refusal::UpstreamFailed,
             };
-            // A kept-alive connection that the origin had closed says nothing about the origin's health.
-            if reused {
+            // A kept-alive connection that the origin had closed says nothing about the origin's health; one that is
+            // silent, or ends in the middle of an answer, does.
+            if reused && refusal == Refusal::UpstreamFailed && exchange.upstream_status.is_none() {
                 exchange.was_stale(refusal);
             } else {
                 exchange.failed(refusal);

@@ -177,7 +177,7 @@ impl Relay {
             Err(failure) => Err(failure),
         };
         if let Err(failure) = &result {
-            client.refuse(failure, &carried.exchange).await;
+            client.refuse(failure, carried).await;
         }
         carried.finish(client.status, client.sent, result.as_ref().err(), &self.telemetry);
         client.end_of_answer();

@@ -9,6 +9,8 @@ mod forwarding;
 mod handshake;
 #[path = "behaviour/operation.rs"]
 mod operation;
+#[path = "behaviour/relay.rs"]
+mod relay;
 #[path = "behaviour/resumption.rs"]
 mod resumption;
 #[path = "behaviour/trust.rs"]

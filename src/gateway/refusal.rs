@@ -1,6 +1,7 @@
 //! Every way we say no to a request. The client gets the status and an opaque request id, never the reason.
 
 use bytes::Bytes;
+use http::Method;
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
@@ -95,6 +96,7 @@ pub async fn respond(session: &mut Session, refusal: Refusal, request_id: &str) 
     if refusal.ends_connection() {
         session.set_keepalive(None);
     }
-    session.write_response_header(Box::new(response), false).await?;
-    session.write_response_body(Some(page.body), true).await
+    let has_body = session.req_header().method != Method::HEAD;
+    session.write_response_header(Box::new(response), !has_body).await?;
+    if has_body { session.write_response_body(Some(page.body), true).await } else { Ok(()) }
 }

@@ -1,5 +1,7 @@
 //! What a request asks for, in the one form that routing, refusing and forwarding all use.
 
+use std::net::Ipv6Addr;
+
 use http::{HeaderMap, Method, header};
 use pingora_http::RequestHeader;
 
@@ -42,10 +44,16 @@ pub fn host(request: &RequestHeader) -> Result<String, Ambiguous> {
 
 /// The host in a `Host` field or an authority, in the form in which hosts are compared.
 pub fn normal_host(text: &str) -> Result<String, Ambiguous> {
-    let host = match text.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').ok_or(Ambiguous::BadHost)?.0,
-        None => text.split_once(':').map_or(text, |(host, _port)| host),
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').ok_or(Ambiguous::BadHost)?,
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
     };
+    // An origin may see another host behind what is no port, as in `a:b@c`.
+    let is_port = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    if !is_port || (text.starts_with('[') && host.parse::<Ipv6Addr>().is_err()) {
+        return Err(Ambiguous::BadHost);
+    }
     let host = host.strip_suffix('.').unwrap_or(host);
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':');
     if host.is_empty() || !host.bytes().all(is_name) {
@@ -125,7 +133,7 @@ mod tests {
 
     #[test]
     fn host_is_folded_to_one_form() {
-        for text in ["Example.COM", "example.com:8443", "example.com.", "EXAMPLE.com.:1"] {
+        for text in ["Example.COM", "example.com:8443", "example.com.", "EXAMPLE.com.:1", "example.com:"] {
             assert_eq!(host(&request("/", &[text])).unwrap(), "example.com", "{text}");
         }
         assert_eq!(host(&request("/", &["[::1]:8443"])).unwrap(), "::1");
@@ -137,7 +145,21 @@ mod tests {
         assert_eq!(host(&request("/", &["a", "b"])), Err(Ambiguous::SeveralHosts));
         assert_eq!(host(&request("/", &["a", "a"])), Err(Ambiguous::SeveralHosts));
         assert_eq!(host(&request("/", &["a b"])), Err(Ambiguous::BadHost));
-        assert_eq!(host(&request("/", &[""])), Err(Ambiguous::BadHost));
+        for text in [
+            "",
+            "a:b@c",
+            "a:80:90",
+            "a:+80",
+            "[a]",
+            "[::1",
+            "[::1]b",
+            "[::1]:b",
+            "[::1]80",
+            "::1",
+            "[::1%25a]",
+        ] {
+            assert_eq!(host(&request("/", &[text])), Err(Ambiguous::BadHost), "{text}");
+        }
     }
 
     #[test]

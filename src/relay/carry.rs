@@ -19,6 +19,9 @@ use crate::upstream::{HashValue, Origin, Patience};
 /// Times a request may meet a kept-alive connection that its endpoint had closed.
 const MOST_STALE: u32 = 16;
 
+/// Informational answers before the one that counts.
+const MOST_INTERIM: u32 = 16;
+
 /// A request on its way.
 pub(super) struct Carried {
     pub(super) exchange: Exchange,
@@ -119,7 +122,7 @@ impl Carried {
     }
 
     /// How long the next step may take.
-    fn limit(&self, usual: Duration) -> Result<Duration, Failure> {
+    pub(super) fn limit(&self, usual: Duration) -> Result<Duration, Failure> {
         match self.exchange.patience(false) {
             Some(Patience::AtMost(left)) => Ok(usual.min(left)),
             Some(Patience::Usual | Patience::Endless) => Ok(usual),
@@ -135,23 +138,58 @@ impl Carried {
 /// Asks endpoints until one answers, and passes the answer on.
 pub(super) async fn carry<D: Downstream>(client: &mut D, carried: &mut Carried) -> Result<(), Failure> {
     let mut buffer = BytesMut::new();
-    let (mut origin, response) = ask(client, carried, &mut buffer).await?;
+    let request = std::mem::take(&mut carried.request);
+    let mut unsent = Unsent::new(&request);
+    let (mut origin, response) = ask(client, carried, &mut unsent, &mut buffer).await?;
     carried.exchange.answered(response.status);
     let mut body = response.body;
     client.head(&response, body.is_done())?;
-    deliver(client, &mut origin, carried, &mut body, &mut buffer).await?;
+    deliver(client, &mut origin, carried, &mut unsent, &mut body, &mut buffer).await?;
     client.flush().await?;
-    if response.keeps_alive && body.is_done() && buffer.is_empty() {
+    if response.keeps_alive && body.is_done() && buffer.is_empty() && unsent.is_over() {
         let idle = carried.exchange.pool.as_ref().map_or(Duration::ZERO, |pool| pool.timeouts().idle);
         origin.keep(idle);
     }
     Ok(())
 }
 
+/// What of a request did not go to the endpoint yet. It may answer before it has read all of it.
+struct Unsent<'a> {
+    whole: &'a [u8],
+    rest: &'a [u8],
+    is_refused: bool,
+}
+
+impl<'a> Unsent<'a> {
+    fn new(whole: &'a [u8]) -> Self {
+        Self { whole, rest: whole, is_refused: false }
+    }
+
+    fn again(&mut self) {
+        *self = Self::new(self.whole);
+    }
+
+    fn is_over(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Sends what the endpoint takes. One that takes no more may have said why: its answer is read either way.
+    fn poll_send(&mut self, cx: &mut Context<'_>, origin: &mut Origin) {
+        while !self.rest.is_empty() && !self.is_refused {
+            match origin.poll_write(cx, self.rest) {
+                Poll::Ready(Ok(sent @ 1..)) => self.rest = &self.rest[sent..],
+                Poll::Ready(_) => self.is_refused = true,
+                Poll::Pending => return,
+            }
+        }
+    }
+}
+
 async fn deliver<D: Downstream>(
     client: &mut D,
     origin: &mut Origin,
     carried: &Carried,
+    unsent: &mut Unsent<'_>,
     body: &mut Body,
     buffer: &mut BytesMut,
 ) -> Result<(), Failure> {
@@ -165,7 +203,7 @@ async fn deliver<D: Downstream>(
         // Whatever came is on its way before we wait for more.
         client.flush().await?;
         let limit = carried.limit(carried.first_byte()).map_err(|_| Failure::OutOfTime)?;
-        match arrive(client, origin, buffer, limit).await {
+        match arrive(client, origin, unsent, buffer, limit).await {
             Ok(0) if *body == Body::UntilClose => return client.end(),
             Err(Arrival::Upstream(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 return Err(Failure::OutOfTime);
@@ -181,6 +219,7 @@ async fn deliver<D: Downstream>(
 async fn ask<D: Downstream>(
     client: &mut D,
     carried: &mut Carried,
+    unsent: &mut Unsent<'_>,
     buffer: &mut BytesMut,
 ) -> Result<(Origin, Response), Failure> {
     let mut stale = 0;
@@ -194,22 +233,23 @@ async fn ask<D: Downstream>(
             }
         };
         carried.exchange.connected();
-        let failed = match attempt(client, &mut origin, carried, buffer).await {
+        match attempt(client, &mut origin, carried, unsent, buffer).await {
             Ok(response) => return Ok((origin, response)),
             Err(Attempt::ClientGone) => return Err(Failure::ClientGone),
             Err(Attempt::TimeIsOver(failure)) => return Err(failure),
-            Err(Attempt::Upstream(refusal)) => refusal,
-        };
-        if origin.is_reused() && buffer.is_empty() {
-            carried.exchange.was_stale(failed);
-            stale += 1;
-            if is_idempotent(&carried.method) && stale < MOST_STALE {
-                continue;
+            Err(Attempt::Closed(failed)) if origin.is_reused() => {
+                carried.exchange.was_stale(failed);
+                stale += 1;
+                if !is_idempotent(&carried.method) || stale >= MOST_STALE {
+                    return Err(Failure::Refused(failed));
+                }
+                unsent.again();
             }
-        } else {
-            carried.exchange.failed(failed);
+            Err(Attempt::Closed(failed) | Attempt::Failed(failed)) => {
+                carried.exchange.failed(failed);
+                return Err(Failure::Refused(failed));
+            }
         }
-        return Err(Failure::Refused(failed));
     }
 }
 
@@ -246,46 +286,56 @@ async fn reach(carried: &mut Carried) -> Result<Origin, Unreached> {
 enum Attempt {
     ClientGone,
     TimeIsOver(Failure),
-    Upstream(Refusal),
+    /// The endpoint closed the connection and had said nothing: if it is an old one, it may have crossed the request.
+    Closed(Refusal),
+    /// It said something else than an answer, or nothing in time.
+    Failed(Refusal),
 }
 
 async fn attempt<D: Downstream>(
     client: &mut D,
     origin: &mut Origin,
     carried: &Carried,
+    unsent: &mut Unsent<'_>,
     buffer: &mut BytesMut,
 ) -> Result<Response, Attempt> {
-    let limit = || carried.limit(carried.first_byte()).map_err(Attempt::TimeIsOver);
-    origin
-        .write_all(&carried.request, limit()?)
-        .await
-        .map_err(|error| Attempt::Upstream(refusal_for(&error)))?;
+    let (mut has_spoken, mut interim) = (false, 0);
     loop {
-        match arrive(client, origin, buffer, limit()?).await {
-            Ok(0) => return Err(Attempt::Upstream(Refusal::UpstreamFailed)),
-            Ok(_) => {}
-            Err(Arrival::Upstream(error)) => return Err(Attempt::Upstream(refusal_for(&error))),
+        let limit = carried.limit(carried.first_byte()).map_err(Attempt::TimeIsOver)?;
+        match arrive(client, origin, unsent, buffer, limit).await {
+            Ok(1..) => has_spoken = true,
             Err(Arrival::ClientGone) => return Err(Attempt::ClientGone),
+            Err(Arrival::Upstream(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                return Err(Attempt::Failed(Refusal::UpstreamTimeout));
+            }
+            Ok(0) | Err(Arrival::Upstream(_)) if has_spoken => {
+                return Err(Attempt::Failed(Refusal::UpstreamFailed));
+            }
+            Ok(0) | Err(Arrival::Upstream(_)) => return Err(Attempt::Closed(Refusal::UpstreamFailed)),
         }
+        let before = interim;
         while let Some(response) = Response::take(buffer, &carried.method)
-            .map_err(|Malformed| Attempt::Upstream(Refusal::UpstreamFailed))?
+            .map_err(|Malformed| Attempt::Failed(Refusal::UpstreamFailed))?
         {
             match response.status {
                 // Nobody asked for another protocol.
-                101 => return Err(Attempt::Upstream(Refusal::UpstreamFailed)),
+                101 => return Err(Attempt::Failed(Refusal::UpstreamFailed)),
+                100..=199 if interim == MOST_INTERIM => {
+                    return Err(Attempt::Failed(Refusal::UpstreamFailed));
+                }
                 // Nobody waits for leave to send a body.
-                100 => {}
-                _ if response.is_informational() => client.interim(&response),
+                100 => interim += 1,
+                102..=199 => {
+                    interim += 1;
+                    client.interim(&response);
+                }
                 _ => return Ok(response),
             }
         }
-    }
-}
-
-fn refusal_for(error: &io::Error) -> Refusal {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Refusal::UpstreamTimeout,
-        _ => Refusal::UpstreamFailed,
+        if interim > before {
+            // They are of use only before the answer.
+            client.flush().await.map_err(|_| Attempt::ClientGone)?;
+        }
     }
 }
 
@@ -294,14 +344,16 @@ enum Arrival {
     Upstream(io::Error),
 }
 
-/// Waits for bytes of the endpoint; 0 is the end of its stream.
+/// Waits for bytes of the endpoint, and sends it what it did not take yet; 0 is the end of its stream.
 async fn arrive<D: Downstream>(
     client: &mut D,
     origin: &mut Origin,
+    unsent: &mut Unsent<'_>,
     buffer: &mut BytesMut,
     limit: Duration,
 ) -> Result<usize, Arrival> {
     let bytes = std::future::poll_fn(|cx| {
+        unsent.poll_send(cx, origin);
         if let Poll::Ready(read) = origin.poll_read(cx, buffer) {
             return Poll::Ready(read.map_err(Arrival::Upstream));
         }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::Method;
 use pingora_core::protocols::Shutdown;
 use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::carry::{Carried, Downstream, Failure};
 use super::request::line;
 use super::response::Response;
-use crate::gateway::exchange::Exchange;
 use crate::gateway::refusal::{Page, Refusal};
 use crate::listener::connection::Connection;
 use crate::listener::stream::ClientStream;
@@ -101,7 +101,8 @@ impl Http1 {
     pub(super) async fn take_body(&mut self, carried: &mut Carried) -> Result<(), Failure> {
         self.consume(carried.taken);
         while carried.missing > 0 {
-            match fast_timeout(PIECE, poll_fn(|cx| self.poll_fill(cx))).await {
+            let limit = carried.limit(PIECE).map_err(|_| Failure::ClientSlow)?;
+            match fast_timeout(limit, poll_fn(|cx| self.poll_fill(cx))).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Err(Failure::ClientGone),
                 Err(_) => return Err(Failure::ClientSlow),
@@ -124,7 +125,7 @@ impl Http1 {
     }
 
     /// Says no in our name, if nothing was said yet, and ends the connection after it.
-    pub(super) async fn refuse(&mut self, failure: &Failure, exchange: &Exchange) {
+    pub(super) async fn refuse(&mut self, failure: &Failure, carried: &Carried) {
         self.is_last = true;
         let refusal = match failure {
             Failure::Refused(refusal) => *refusal,
@@ -134,7 +135,7 @@ impl Http1 {
         if self.status != 0 {
             return;
         }
-        let page = Page::new(refusal, &exchange.request_id());
+        let page = Page::new(refusal, &carried.exchange.request_id());
         self.status = page.status;
         self.begin(page.status);
         for (name, value) in page.fields() {
@@ -142,8 +143,10 @@ impl Http1 {
         }
         self.date();
         self.outbox.extend_from_slice(b"connection: close\r\n\r\n");
-        self.outbox.extend_from_slice(&page.body);
-        self.sent = page.body.len() as u64;
+        if carried.method != Method::HEAD {
+            self.outbox.extend_from_slice(&page.body);
+            self.sent = page.body.len() as u64;
+        }
         // A client that is gone cannot be told.
         let _ = self.flush().await;
     }

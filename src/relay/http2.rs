@@ -27,7 +27,6 @@ use super::head::{LARGEST_BODY, is_plain_target};
 use super::request::Asked;
 use super::response::Response;
 use crate::fields::{Fields, text};
-use crate::gateway::exchange::Exchange;
 use crate::gateway::refusal::{Page, Refusal};
 use crate::gateway::request::check_framing;
 use crate::listener::connection::Connection;
@@ -39,7 +38,7 @@ const MOST_MALFORMED: usize = 32;
 /// Bytes of a body's last piece that are small.
 const SMALL: usize = 16 * 1024;
 
-/// How long a client may take for the next piece of a request's body.
+/// How long a client may take for the next piece of a request's body, or to make room for one of its answer.
 const PIECE: Duration = Duration::from_secs(60);
 
 impl Relay {
@@ -105,7 +104,7 @@ impl Relay {
         shutdown: &ShutdownWatch,
     ) {
         let relay = self.clone();
-        if let Some(carried) = self.prepare_http2(session.req_header(), connection) {
+        if let Some(carried) = self.prepare_http2(&session, connection) {
             let mut stream = Box::new((Http2 { session, has_ended: false, sent: 0 }, carried, request));
             tokio::spawn(async move {
                 let (client, carried, _open) = &mut *stream;
@@ -120,15 +119,18 @@ impl Relay {
         }
     }
 
-    fn prepare_http2(&self, request: &RequestHeader, connection: &Arc<Connection>) -> Option<Carried> {
+    fn prepare_http2(&self, session: &HttpSession, connection: &Arc<Connection>) -> Option<Carried> {
+        let request = session.req_header();
         let target = request.uri.path_and_query()?.as_str();
         if !is_ordinary(request) || !is_plain_target(target) {
             return None;
         }
         let fields = Fields::Map(&request.headers);
         let asked = Asked { method: &request.method, target, host: host(request)?, fields };
+        // What follows counts the request: then it is ours.
+        let body = body(session)?;
         let mut carried = self.prepare(&asked, connection)?;
-        carried.body = body(request)?;
+        carried.body = body;
         carried.missing = carried.body;
         Some(carried)
     }
@@ -139,7 +141,7 @@ impl Relay {
             Err(failure) => Err(failure),
         };
         if let Err(failure) = &result {
-            client.refuse(failure, &carried.exchange).await;
+            client.refuse(failure, carried).await;
         }
         let status = client.session.response_written().map_or(0, |response| response.status.as_u16());
         carried.finish(status, client.sent, result.as_ref().err(), &self.telemetry);
@@ -215,10 +217,10 @@ fn host(request: &RequestHeader) -> Option<&str> {
 }
 
 /// Bytes of the body; `None` where it is large, or not known.
-fn body(request: &RequestHeader) -> Option<usize> {
-    match request.headers.get(header::CONTENT_LENGTH) {
+fn body(session: &HttpSession) -> Option<usize> {
+    match session.req_header().headers.get(header::CONTENT_LENGTH) {
         Some(length) => length.to_str().ok()?.parse().ok().filter(|length| *length <= LARGEST_BODY),
-        None => request.send_end_stream().unwrap_or(false).then_some(0),
+        None => session.is_body_empty().then_some(0),
     }
 }
 
@@ -233,7 +235,8 @@ struct Http2 {
 impl Http2 {
     async fn take_body(&mut self, carried: &mut Carried) -> Result<(), Failure> {
         while carried.missing > 0 {
-            let piece = match fast_timeout(PIECE, self.session.read_body_bytes()).await {
+            let limit = carried.limit(PIECE).map_err(|_| Failure::ClientSlow)?;
+            let piece = match fast_timeout(limit, self.session.read_body_bytes()).await {
                 Ok(Ok(Some(piece))) => piece,
                 Ok(_) => return Err(Failure::ClientGone),
                 Err(_) => return Err(Failure::ClientSlow),
@@ -245,7 +248,7 @@ impl Http2 {
     }
 
     /// Says no in our name, if nothing was said yet.
-    async fn refuse(&mut self, failure: &Failure, exchange: &Exchange) {
+    async fn refuse(&mut self, failure: &Failure, carried: &Carried) {
         let refusal = match failure {
             Failure::Refused(refusal) => *refusal,
             Failure::ClientSlow => Refusal::BadRequest,
@@ -254,12 +257,13 @@ impl Http2 {
         if self.session.response_written().is_some() {
             return self.session.shutdown();
         }
-        let page = Page::new(refusal, &exchange.request_id());
+        let page = Page::new(refusal, &carried.exchange.request_id());
         let Ok(mut header) = ResponseHeader::build_no_case(page.status, Some(5)) else { return };
         for (name, value) in page.fields() {
             let _ = header.insert_header(name, value);
         }
-        if self.session.write_response_header(Box::new(header), false).is_ok() {
+        let has_body = carried.method != Method::HEAD;
+        if self.session.write_response_header(Box::new(header), !has_body).is_ok() && has_body {
             self.sent = page.body.len() as u64;
             // A client that is gone cannot be told.
             let _ = self.session.write_body(page.body, true).await;
@@ -291,7 +295,10 @@ impl Downstream for Http2 {
         {
             return writer.send_data(piece, true).map_err(|_| Failure::ClientGone);
         }
-        self.session.write_body(piece, is_last).await.map_err(|_| Failure::ClientGone)
+        match fast_timeout(PIECE, self.session.write_body(piece, is_last)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Failure::ClientGone),
+        }
     }
 
     fn end(&mut self) -> Result<(), Failure> {

@@ -67,7 +67,12 @@ fn is_left_out(name: &str, identity: &IdentityHeaders) -> bool {
     let of_connection = match name.len() {
         2 => name.eq_ignore_ascii_case("te"),
         4 => name.eq_ignore_ascii_case("host"),
+        7 => name.eq_ignore_ascii_case("trailer") || name.eq_ignore_ascii_case("upgrade"),
         10 => name.eq_ignore_ascii_case("connection") || name.eq_ignore_ascii_case("keep-alive"),
+        14 => name.eq_ignore_ascii_case("http2-settings"),
+        16 => name.eq_ignore_ascii_case("proxy-connection"),
+        18 => name.eq_ignore_ascii_case("proxy-authenticate"),
+        19 => name.eq_ignore_ascii_case("proxy-authorization"),
         _ => false,
     };
     of_connection || identity.is_reserved(name) || Forwarding::drops(name)

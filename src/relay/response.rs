@@ -100,10 +100,6 @@ impl Response {
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
-
-    pub(super) fn is_informational(&self) -> bool {
-        (100..200).contains(&self.status)
-    }
 }
 
 /// What the fields say about the message itself.

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use bytes::BytesMut;
-use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -57,15 +56,8 @@ impl Origin {
         self.reused
     }
 
-    pub async fn write_all(&mut self, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let write = std::future::poll_fn(|cx| Pin::new(&mut self.tcp).poll_write(cx, bytes));
-            match fast_timeout(limit, write).await.map_err(|_| io::ErrorKind::TimedOut)?? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                written => bytes = &bytes[written..],
-            }
-        }
-        Ok(())
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
     }
 
     /// Appends what has arrived to `buffer`, and says how much that is; 0 at the end of the stream.

@@ -1,5 +1,7 @@
 //! A gateway of its own for each test: the real binary on loopback, with certificates minted for the run.
 
+mod wire;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,6 +10,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use wire::{Call, Scripted};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -326,7 +330,7 @@ impl Site {
         })
     }
 
-    fn over_h2<T>(
+    pub fn over_h2<T>(
         &self,
         client: &str,
         exchange: impl AsyncFnOnce(h2::client::SendRequest<bytes::Bytes>) -> T,

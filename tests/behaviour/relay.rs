@@ -1,0 +1,184 @@
+//! Requests that the gateway carries itself: with the same outcome as Pingora's way, whatever either side does.
+
+use crate::support::{Scripted, Site};
+
+const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+#[test]
+fn an_http2_body_of_no_announced_length_reaches_the_origin_whole() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let url = format!("https://localhost:{}/", site.port);
+    let status = site.over_h2("sensor-1", async |send| {
+        let request = http::Request::post(&url).body(()).unwrap();
+        let (response, mut body) = send.ready().await.unwrap().send_request(request, false).unwrap();
+        body.send_data("a streamed ".into(), false).unwrap();
+        body.send_data("message".into(), true).unwrap();
+        response.await.unwrap().status()
+    });
+    assert_eq!(status, 200);
+    let seen = origin.requests().concat();
+    assert!(seen.contains("a streamed ") && seen.contains("message"), "{seen}");
+}
+
+#[test]
+fn a_request_that_is_handed_over_is_counted_once() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let url = format!("https://localhost:{}/", site.port);
+    site.over_h2("sensor-1", async |mut send| {
+        for _ in 0..2 {
+            let request = http::Request::post(&url).header("content-length", "100000").body(()).unwrap();
+            send = send.ready().await.unwrap();
+            let (response, mut body) = send.send_request(request, false).unwrap();
+            body.send_data(vec![b'x'; 100_000].into(), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), 200);
+        }
+    });
+    let line = gateway.logged(&["\"request\"", "-2\""]);
+    assert!(line.contains("\"bytes_in\":100000"), "{line}");
+    assert!(!gateway.log().contains("-3\""), "{}", gateway.log());
+}
+
+#[test]
+fn an_endpoint_that_answers_before_it_has_read_the_request_is_heard() {
+    use std::io::Read;
+    let site = Site::new();
+    let origin = Scripted::start(|mut call| {
+        // A few bytes, then the answer; then, one time of two, the rest is left unread.
+        let _ = call.tcp.read_exact(&mut [0; 10]);
+        call.say("HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge");
+        if call.number % 2 == 1 {
+            while call.tcp.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
+        }
+    });
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let body = "x".repeat(64 * 1024);
+    for _ in 0..6 {
+        let mut client = site.wire("sensor-1");
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let answer = client.answer().unwrap();
+        assert_eq!((answer.status, &*answer.text()), (413, "large"));
+    }
+}
+
+#[test]
+fn an_endpoint_that_answers_while_it_reads_gets_the_whole_request() {
+    use std::io::Read;
+    let site = Site::new();
+    let origin = Scripted::start(|mut call| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            call.tcp.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        call.say("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n");
+        let (mut left, mut bytes) = (60_000, [0; 1000]);
+        while left > 0 {
+            call.tcp.read_exact(&mut bytes).unwrap();
+            call.say(bytes);
+            left -= bytes.len();
+        }
+    });
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let mut client = site.wire("sensor-1");
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n{}",
+        "y".repeat(60_000)
+    ));
+    let answer = client.answer().unwrap();
+    assert!(answer.status == 200 && answer.body == vec![b'y'; 60_000]);
+}
+
+/// Pools with one endpoint that serves `first` on each connection and does with the second request what `then` says.
+fn second_request(
+    method: &str,
+    timeouts: &str,
+    then: impl Fn(&mut crate::support::Call) + Send + Sync + 'static,
+) -> (u16, usize, String) {
+    let site = Site::new();
+    let origin = Scripted::start(move |mut call| {
+        if call.request().is_none() {
+            return;
+        }
+        call.say(EMPTY);
+        if call.request().is_some() {
+            then(&mut call);
+        }
+    });
+    let pools = format!(
+        "{{ main: {{ endpoints: [\"{}\"], timeouts: {{ {timeouts} }}, ejection: {{ consecutive_failures: 1, duration: 60s }} }} }}",
+        origin.address
+    );
+    site.configure("", &[("pools", &pools)]);
+    let gateway = site.start();
+    let mut client = site.wire("sensor-1");
+    client.send("GET /first HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(client.answer().unwrap().status, 200);
+    client.send(format!("{method} /second HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"));
+    let status = client.answer().map_or(0, |answer| answer.status);
+    let times = origin.requests().iter().filter(|request| request.contains(" /second ")).count();
+    let healthy = format!("portcullis_endpoint_healthy{{endpoint=\"{}\",pool=\"main\"}}", origin.address);
+    (status, times, if gateway.metric(&healthy) > 0.5 { "healthy" } else { "ejected" }.into())
+}
+
+#[test]
+fn a_kept_connection_that_closes_under_a_request_is_replaced_once_unless_the_request_must_not_be_sent_twice()
+{
+    assert_eq!(second_request("GET", "", |_| ()), (200, 2, "healthy".into()));
+    assert_eq!(second_request("POST", "", |_| ()), (502, 1, "healthy".into()));
+}
+
+#[test]
+fn an_endpoint_that_is_too_slow_is_not_asked_again_because_its_connection_was_kept() {
+    let slow = |_: &mut crate::support::Call| std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(second_request("GET", "first_byte: 300ms", slow), (504, 1, "ejected".into()));
+}
+
+#[test]
+fn an_endpoint_that_breaks_off_after_it_has_said_something_is_not_asked_again() {
+    let hints = |call: &mut crate::support::Call| call.say("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n");
+    assert_eq!(second_request("GET", "", hints).1, 1);
+    let cut = |call: &mut crate::support::Call| call.say("HTTP/1.1 200 O");
+    assert_eq!(second_request("GET", "", cut), (502, 1, "ejected".into()));
+}
+
+#[test]
+fn early_hints_arrive_early_and_a_flood_of_them_is_an_error() {
+    let site = Site::new();
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+    let origin = Scripted::start(move |mut call| {
+        let flood = call.request().is_some_and(|request| request.starts_with("GET /flood"));
+        call.say(hints);
+        if flood {
+            for _ in 0..100_000 {
+                call.say(hints);
+            }
+        } else {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        call.say(
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
+    });
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let mut client = site.wire("sensor-1");
+    let began = std::time::Instant::now();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let hint = client.answer().unwrap();
+    assert_eq!((hint.status, hint.field("link")), (103, Some("</a.css>")));
+    assert!(began.elapsed() < std::time::Duration::from_millis(400));
+    assert_eq!(client.answer().unwrap().status, 200);
+    client.send("GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let last = std::iter::from_fn(|| client.answer()).last().unwrap();
+    assert_eq!(last.status, 502);
+}
