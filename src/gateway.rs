@@ -40,6 +40,7 @@ impl Gateway {
 
     async fn refuse(&self, session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> Result<bool> {
         exchange.refusal = Some(refusal);
+        exchange.lingers(refusal.ends_connection() && !session.is_http2());
         refusal::respond(session, refusal, &exchange.request_id()).await?;
         Ok(true)
     }
@@ -62,6 +63,7 @@ impl ProxyHttp for Gateway {
             return self.refuse(session, exchange, Refusal::Internal).await;
         };
         exchange.begin(&connection);
+        exchange.lingers(false);
         set_timeouts(session, &connection, exchange);
         if has_two_lengths(session) || has_bare_newline(session) {
             return self.refuse(session, exchange, Refusal::BadRequest).await;
@@ -257,6 +259,7 @@ impl ProxyHttp for Gateway {
                 _ => Refusal::Internal,
             });
             exchange.refusal = Some(refusal);
+            exchange.lingers(!session.is_http2());
             session.set_keepalive(None);
             let _ = refusal::respond(session, refusal, &exchange.request_id()).await;
         }

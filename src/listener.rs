@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod contexts;
 mod handshake;
+mod linger;
 mod live;
 mod outlet;
 mod proof;
@@ -26,7 +27,7 @@ use tokio::net::TcpStream;
 use crate::gateway::Gateway;
 use crate::relay::Relay;
 use crate::runtime::{Cell, ListenerRuntime, Runtime};
-use crate::telemetry::{HandshakeFailure, Telemetry};
+use crate::telemetry::{HandshakeFailure, HandshakeInFlight, Telemetry};
 use connection::{Connection, ConnectionId};
 use live::Entered;
 use socket::Accepting;
@@ -168,19 +169,22 @@ impl Acceptor {
         let runtime = self.cell.load_full();
         let Some(listener) = runtime.listeners.get(self.index).cloned() else { return };
         let metrics = &listener.metrics;
-        if metrics.open_connections() >= listener.limits.connections
-            || metrics.handshakes_in_flight() >= listener.limits.handshakes_in_flight
-        {
-            metrics.handshake_started();
+        let is_full = metrics.open_connections() >= listener.limits.connections
+            || metrics.handshakes_in_flight() >= listener.limits.handshakes_in_flight;
+        let handshake = metrics.handshake_started();
+        if is_full {
             metrics.handshake_failed(HandshakeFailure::Overloaded);
             return;
         }
+        // Counted here: many may be accepted before a worker takes up the first of them.
+        let open = metrics.connection_opened();
         let acceptor = self.clone();
         let entered = self.live.enter();
         pingora_runtime::current_handle().spawn(async move {
             // The socket is registered with the reactor of the worker that serves it.
             let Ok(tcp) = TcpStream::from_std(tcp) else { return };
-            acceptor.serve(&entered, runtime, listener, tcp, peer).await;
+            let _open = open;
+            acceptor.serve(&entered, runtime, listener, tcp, peer, handshake).await;
         });
     }
 
@@ -191,10 +195,10 @@ impl Acceptor {
         listener: Arc<ListenerRuntime>,
         tcp: TcpStream,
         peer: SocketAddr,
+        in_flight: HandshakeInFlight,
     ) {
-        let _open = listener.metrics.connection_opened();
         let id = ConnectionId::next();
-        let outcome = handshake::accept(&listener, tcp, id, peer, &self.telemetry).await;
+        let outcome = handshake::accept(&listener, tcp, id, peer, in_flight, &self.telemetry).await;
         let Some(client) = outcome else { return };
         let connection =
             Arc::new(Connection::new(id, self.index, peer, client.sni.as_deref(), client.identity.clone()));

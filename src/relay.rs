@@ -7,6 +7,7 @@
 //! refusals, and all that is malformed.
 
 mod carry;
+mod handover;
 mod head;
 mod http1;
 mod http2;
@@ -16,8 +17,6 @@ mod response;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pingora_core::apps::HttpServerApp;
-use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use pingora_timeout::fast_timeout::fast_timeout;
@@ -178,24 +177,12 @@ impl Relay {
         };
         if let Err(failure) = &result {
             client.refuse(failure, carried).await;
+            // What the client still sends must not cost it the answer.
+            let is_sending = carried.missing > 0 || !client.inbox.is_empty();
+            carried.exchange.lingers(is_sending && !matches!(failure, Failure::ClientGone));
         }
         carried.finish(client.status, client.sent, result.as_ref().err(), &self.telemetry);
         client.end_of_answer();
         result
-    }
-
-    /// One request and its answer by Pingora. The connection comes back if it may be used again.
-    async fn hand_over(
-        &self,
-        client: Http1,
-        connection: &Connection,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ClientStream> {
-        let (idle, _) = self.patience(connection);
-        let mut session = ServerSession::new_http1(Box::new(client.into_stream()));
-        session.set_keepalive(Some(idle.as_secs().max(1)));
-        let reused = self.proxy.process_new_http(session, shutdown).await?;
-        let (stream, _) = reused.consume();
-        stream.into_any().downcast::<ClientStream>().ok().map(|stream| *stream)
     }
 }

@@ -67,6 +67,13 @@ impl Exchange {
         self.connection = Some(connection.clone());
     }
 
+    /// Whether the client's connection, should it end now, ends with a refusal that it may not have heard.
+    pub fn lingers(&self, lingers: bool) {
+        if let Some(connection) = &self.connection {
+            connection.set_lingers(lingers);
+        }
+    }
+
     pub fn host(&self) -> &str {
         self.host.as_deref().unwrap_or_default()
     }

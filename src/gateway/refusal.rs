@@ -56,7 +56,7 @@ impl Refusal {
     }
 
     /// After an ambiguous request nothing that follows on the connection can be believed to be a request.
-    fn ends_connection(self) -> bool {
+    pub fn ends_connection(self) -> bool {
         matches!(self, Self::BadRequest | Self::Internal)
     }
 }

@@ -43,6 +43,8 @@ pub struct Connection {
     headers: ArcSwapOption<RenderedHeaders>,
     told: ArcSwapOption<Told>,
     ending: AtomicBool,
+    /// What was said last is a refusal, and the client may not have done sending.
+    lingers: AtomicBool,
     /// The task that serves it, while it waits.
     waiting: AtomicWaker,
 }
@@ -110,6 +112,7 @@ impl Connection {
             headers: ArcSwapOption::empty(),
             told: ArcSwapOption::empty(),
             ending: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
             waiting: AtomicWaker::new(),
         }
     }
@@ -122,6 +125,15 @@ impl Connection {
 
     pub fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Acquire)
+    }
+
+    /// Whether the client, which may still send, is to hear what we said last.
+    pub fn set_lingers(&self, lingers: bool) {
+        self.lingers.store(lingers, Ordering::Relaxed);
+    }
+
+    pub fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Relaxed)
     }
 
     /// For the one task that serves the connection.

@@ -13,7 +13,9 @@ use tokio_openssl::SslStream;
 use super::connection::ConnectionId;
 use super::outlet::Outlet;
 use crate::runtime::ListenerRuntime;
-use crate::telemetry::{ConnectionRecord, HandshakeFailure, Resumption, Telemetry, TlsVersion};
+use crate::telemetry::{
+    ConnectionRecord, HandshakeFailure, HandshakeInFlight, Resumption, Telemetry, TlsVersion,
+};
 use crate::tls::{self, ClientCheck, Verdict};
 use crate::trust::ClientIdentity;
 
@@ -39,10 +41,10 @@ pub(super) async fn accept(
     tcp: TcpStream,
     id: ConnectionId,
     peer: SocketAddr,
+    in_flight: HandshakeInFlight,
     telemetry: &Telemetry,
 ) -> Option<Admitted> {
     let started = Instant::now();
-    let in_flight = listener.metrics.handshake_started();
     let mut record = ConnectionRecord::new(id.0, listener.name.clone(), peer);
     let outcome = shake_hands(listener, tcp, started, &mut record).await;
     drop(in_flight);
@@ -85,8 +87,12 @@ async fn shake_hands(
         Err(_) => return Err(refused(HandshakeFailure::Timeout)),
         Ok(Err(error)) => {
             let rejection = tls::rejection(stream.ssl());
+            let failure = tls::classify(&error, stream.ssl());
+            if !matches!(failure, HandshakeFailure::Disconnected | HandshakeFailure::ClientAlert) {
+                stream.get_ref().linger();
+            }
             return Err(Refused {
-                failure: tls::classify(&error, stream.ssl()),
+                failure,
                 message: tls::describe(&error, stream.ssl()),
                 subject: rejection.and_then(|rejection| rejection.subject),
             });

@@ -30,6 +30,11 @@ impl Outlet {
         self.holds = true;
     }
 
+    /// Lets the client hear what was written before the connection is dropped: see [`linger`](super::linger).
+    pub fn linger(&self) {
+        super::linger::linger(&self.tcp);
+    }
+
     fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.held.is_empty() {
             match ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.held))? {

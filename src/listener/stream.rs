@@ -90,6 +90,14 @@ impl ClientStream {
     }
 }
 
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        if connection_of(&self.digest).is_some_and(|connection| connection.lingers()) {
+            self.tls.get_ref().linger();
+        }
+    }
+}
+
 /// The connection that a request came in on.
 pub fn connection_of(digest: &ProxyDigest) -> Option<&Arc<Connection>> {
     digest.user_data.as_ref()?.downcast_ref()

@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 
 use super::Relay;
 use super::carry::{self, Carried, Downstream, Failure};
+use super::handover::Unread;
 use super::head::{LARGEST_BODY, is_plain_target};
 use super::request::Asked;
 use super::response::Response;
@@ -83,7 +84,10 @@ impl Relay {
                 Next::Accepted(Ok(Some(H2Accept::Session(session)))) => {
                     self.serve_stream(session, OpenRequest::new(&open), connection, shutdown);
                 }
-                Next::Accepted(Ok(Some(H2Accept::Rejected))) => malformed += 1,
+                Next::Accepted(Ok(Some(H2Accept::Rejected))) => {
+                    malformed += 1;
+                    self.refused_unread(connection, &Unread::nothing());
+                }
                 // The client closed, or spoke no HTTP/2, or nobody waits for anything: the socket is simply closed.
                 Next::Accepted(Ok(None) | Err(_)) | Next::Idle => return,
                 Next::Ending => {
@@ -111,6 +115,9 @@ impl Relay {
                 relay.carry_http2(client, carried).await;
             });
         } else {
+            if session.req_header().method == Method::CONNECT {
+                self.refused_unread(connection, &Unread::connect());
+            }
             let (session, shutdown) = (ServerSession::new_http2(session), shutdown.clone());
             tokio::spawn(async move {
                 let _open = request;

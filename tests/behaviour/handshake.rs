@@ -316,3 +316,30 @@ fn a_client_hello_in_pieces_gets_the_certificate_of_its_name_and_a_name_nobody_h
     }
     eventually("all are refused", || (failures(&gateway, "no_certificate") > 5.5).then_some(()));
 }
+
+#[test]
+fn a_client_that_writes_early_still_hears_why_it_is_refused() {
+    use std::io::{Read, Write};
+    let site = Site::new();
+    site.pki_in("other", &["init", "--common-name", "Other CA"]);
+    site.pki_in("other", &["issue", "stranger", "--subject", "CN=stranger"]);
+    for kind in ["crt", "key"] {
+        std::fs::copy(
+            site.path().join(format!("other/stranger.{kind}")),
+            site.path().join(format!("stranger.{kind}")),
+        )
+        .unwrap();
+    }
+    site.configure("127.0.0.1:1", &[]);
+    let _gateway = site.start();
+    for _ in 0..30 {
+        let mut client = site.wire("stranger");
+        // More than one write: whoever is reset fails in the second one.
+        for _ in 0..20 {
+            client.tls.write_all(&[b'x'; 1000]).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let error = client.tls.read(&mut [0]).unwrap_err().to_string();
+        assert!(error.contains("alert unknown ca") || error.contains("UNKNOWN_CA"), "{error}");
+    }
+}

@@ -182,3 +182,120 @@ fn early_hints_arrive_early_and_a_flood_of_them_is_an_error() {
     let last = std::iter::from_fn(|| client.answer()).last().unwrap();
     assert_eq!(last.status, 502);
 }
+
+#[test]
+fn a_head_that_is_too_large_is_answered_though_the_client_still_sends_and_is_counted() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    for _ in 0..5 {
+        let mut client = site.wire("sensor-1");
+        client.send(format!(
+            "GET /large HTTP/1.1\r\nHost: localhost\r\nX-A: {}\r\n\r\n",
+            "x".repeat(2_000_000)
+        ));
+        assert_eq!(client.answer().map(|answer| answer.status), Some(400));
+    }
+    gateway.logged(&["\"kind\":\"request\"", "\"path\":\"/large\"", "\"status\":400", "bad_request"]);
+    assert!((gateway.metric("portcullis_refusals_total{reason=\"bad_request\"}") - 5.0).abs() < 0.5);
+}
+
+#[test]
+fn what_pingora_refuses_before_our_filters_see_it_is_counted_and_recorded_once() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let refused = || gateway.metric("portcullis_refusals_total{reason=\"bad_request\"}") as u32;
+    for (number, (request, status)) in [
+        ("GET /a HTTP/1.1\r\nHost: a\r\nX-A: b\r\n folded\r\n\r\n", 400),
+        ("GET /b HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("GET /c HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        ("POST /d HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400),
+        ("GET /e HTTP/3.0\r\n\r\n", 400),
+        ("\x16\x03\x01\x00\x10 no HTTP at all\r\n\r\n", 400),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 405),
+        ("GET /../f HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = site.wire("sensor-1");
+        client.send(request);
+        assert_eq!(client.answer().map(|answer| answer.status), Some(status), "{request}");
+        assert_eq!(client.rest(), "", "{request}");
+        crate::support::eventually(request, || (refused() as usize == number + 1).then_some(()));
+    }
+    for path in ["/a", "/b", "/c", "/d", "/e", "a:1", "/../f"] {
+        let line = format!("\"path\":\"{path}\"");
+        gateway.logged(&["\"kind\":\"request\"", &line, "bad_request"]);
+        assert_eq!(gateway.log().matches(&line).count(), 1);
+    }
+}
+
+#[test]
+fn a_head_that_trickles_ends_the_connection_whoever_reads_it() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { mode: require, trust: [fleet] }, limits: { \
+                     request_header_timeout: 1s } }]";
+    site.configure(&origin.address, &[("listeners", listeners)]);
+    let _gateway = site.start();
+    let many = (0..70).map(|number| format!("X-{number}: a\r\n")).collect::<String>();
+    for start in [
+        "GET / HTTP/1.1\r\n",
+        &format!("GET / HTTP/1.1\r\nHost: a\r\n{many}"),
+        "GET /<a HTTP/1.1\r\nHost: a\r\n",
+    ] {
+        let mut client = site.wire("sensor-1");
+        client.send(start);
+        let began = std::time::Instant::now();
+        let mut trickle = "X-A: ".chars().chain(std::iter::repeat('b'));
+        loop {
+            use std::io::Write;
+            let byte = trickle.next().unwrap();
+            if client.tls.write_all(&[byte as u8]).is_err() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(began.elapsed() < std::time::Duration::from_secs(5), "{start}");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_trickles_ends_with_the_requests_time() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    let pools =
+        format!("{{ main: {{ endpoints: [\"{}\"], timeouts: {{ total: 600ms }} }} }}", origin.address);
+    site.configure("", &[("pools", &pools)]);
+    let gateway = site.start();
+    let mut client = site.wire("sensor-1");
+    client.send("POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
+    for _ in 0..9 {
+        client.send("x");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(client.answer().map(|answer| answer.status), Some(400));
+    gateway.logged(&["/slow", "bad_request", "the client sends its request too slowly"]);
+    assert!(origin.requests().is_empty());
+}
+
+#[test]
+fn a_head_request_is_refused_without_a_body() {
+    let (site, dead) = (Site::new(), crate::support::DeadEndpoint::new());
+    site.configure(&dead.address, &[("routes", "[{ request: { path: /a }, pool: main }]")]);
+    let _gateway = site.start();
+    for (path, status) in [("/a", "502"), ("/none", "403"), ("/%2e", "400")] {
+        let mut client = site.wire("sensor-1");
+        client.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let answer = client.answer_to("HEAD").unwrap();
+        assert_eq!(answer.status.to_string(), status);
+        assert!(answer.field("content-length").is_some(), "{}", answer.head);
+        if status != "403" {
+            assert_eq!(client.rest(), "");
+        }
+        let reply = site.curl(Some("sensor-1"), &["--http2", "--head"], path);
+        assert_eq!(reply.status.to_string(), status);
+        assert!(reply.body.to_lowercase().contains("x-request-id"), "{}", reply.body);
+    }
+}

@@ -1,0 +1,120 @@
+//! Requests that are Pingora's, and what becomes of those that it refuses before our filters see them.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use http::Method;
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
+use pingora_timeout::fast_timeout::fast_timeout;
+
+use super::Relay;
+use super::http1::Http1;
+use crate::gateway::exchange::{Exchange, Outcome};
+use crate::gateway::refusal::Refusal;
+use crate::listener::connection::Connection;
+use crate::listener::stream::ClientStream;
+
+/// As much of a request as can be told of one that nobody could read.
+pub(super) struct Unread {
+    method: Method,
+    path: Box<str>,
+}
+
+impl Unread {
+    /// From the first line of the request, if it looks like one.
+    fn of(inbox: &[u8]) -> Self {
+        let line = inbox.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty());
+        let mut words = line.unwrap_or_default().split(|byte| *byte == b' ');
+        let method = words.next().and_then(|word| Method::from_bytes(word).ok());
+        let target = words.next().unwrap_or_default();
+        match method {
+            Some(method) if words.next().is_some() => {
+                Self { method, path: super::head::path(&String::from_utf8_lossy(target)).into() }
+            }
+            _ => Self::nothing(),
+        }
+    }
+
+    /// Nothing at all is known of it.
+    pub(super) fn nothing() -> Self {
+        // A method is a token, and this is one.
+        Self { method: Method::from_bytes(b"-").unwrap_or_default(), path: "".into() }
+    }
+
+    pub(super) fn connect() -> Self {
+        Self { method: Method::CONNECT, path: "".into() }
+    }
+
+    /// Pingora proxies no CONNECT, and says so.
+    fn status(&self) -> u16 {
+        if self.method == Method::CONNECT { 405 } else { 400 }
+    }
+}
+
+impl Relay {
+    /// One request and its answer by Pingora. The connection comes back if it may be used again.
+    pub(super) async fn hand_over(
+        &self,
+        client: Http1,
+        connection: &Arc<Connection>,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ClientStream> {
+        let (idle, whole_head) = self.patience(connection);
+        let (before, unread) = (connection.requests(), Unread::of(&client.inbox));
+        // Until our filters see it, each end is a refusal.
+        connection.set_lingers(true);
+        let mut session = ServerSession::new_http1(Box::new(client.into_stream()));
+        session.set_keepalive(Some(idle.as_secs().max(1)));
+        let mut serving = pin!(self.proxy.process_new_http(session, shutdown));
+        let served = match fast_timeout(whole_head, &mut serving).await {
+            Ok(served) => served,
+            // Pingora waits for each byte of a head anew.
+            Err(_) if connection.requests() == before => {
+                connection.set_lingers(false);
+                return None;
+            }
+            Err(_) => serving.await,
+        };
+        if connection.requests() == before {
+            self.refused_unread(connection, &unread);
+        }
+        let (stream, _) = served?.consume();
+        stream.into_any().downcast::<ClientStream>().ok().map(|stream| *stream)
+    }
+
+    /// Counts and records a request that was refused before anybody could read it.
+    pub(super) fn refused_unread(&self, connection: &Arc<Connection>, unread: &Unread) {
+        let mut exchange = Exchange::new(self.cell.load_full());
+        exchange.begin(connection);
+        exchange.refusal = Some(Refusal::BadRequest);
+        let outcome = Outcome {
+            method: &unread.method,
+            path: &unread.path,
+            status: unread.status(),
+            bytes_in: 0,
+            bytes_out: 0,
+            error: None,
+        };
+        exchange.finish(&outcome, &self.telemetry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_told_of_a_request_is_told() {
+        let of = |text: &[u8]| {
+            let unread = Unread::of(text);
+            (unread.method.to_string(), unread.path.to_string(), unread.status())
+        };
+        assert_eq!(of(b"GET /a?b HTTP/1.1\r\nHost"), ("GET".into(), "/a".into(), 400));
+        assert_eq!(of(b"\r\nCONNECT a:1 HTTP/1.1\r\n"), ("CONNECT".into(), "a:1".into(), 405));
+        for text in [&b""[..], b"\r\n\r\n", b"\x16\x03\x01 a b", b"GET", b"GET /", b"G@T / HTTP/1.1"] {
+            assert_eq!(of(text), ("-".into(), String::new(), 400), "{text:?}");
+        }
+    }
+}
