@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::config::{Config, ConfigErrors};
+use crate::listener::Doorkeeper;
 use crate::runtime::{Cell, Runtime, Surroundings};
 use crate::telemetry::Telemetry;
 use crate::tls;
@@ -12,13 +13,19 @@ pub struct Reloader {
     cell: Arc<Cell>,
     surroundings: Surroundings,
     telemetry: Arc<Telemetry>,
+    doorkeeper: Arc<Doorkeeper>,
     /// One at a time; holds why the last one failed.
     last_error: Mutex<Option<String>>,
 }
 
 impl Reloader {
-    pub fn new(cell: Arc<Cell>, surroundings: Surroundings, telemetry: Arc<Telemetry>) -> Self {
-        Self { cell, surroundings, telemetry, last_error: Mutex::new(None) }
+    pub fn new(
+        cell: Arc<Cell>,
+        surroundings: Surroundings,
+        telemetry: Arc<Telemetry>,
+        doorkeeper: Arc<Doorkeeper>,
+    ) -> Self {
+        Self { cell, surroundings, telemetry, doorkeeper, last_error: Mutex::new(None) }
     }
 
     /// Blocks while files are read and tables are built: call it off the serving threads.
@@ -36,6 +43,10 @@ impl Reloader {
                 *last_error = None;
                 metrics.reload_succeeded();
                 log::info!("configuration reloaded, generation {generation}");
+                let ended = self.doorkeeper.review_all(tls::now());
+                if ended > 0 {
+                    log::warn!("{ended} open connections ended: their clients may no longer enter");
+                }
                 Ok(generation)
             }
             Err(errors) => {

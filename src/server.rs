@@ -18,7 +18,7 @@ use pingora_proxy::HttpProxy;
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Gateway;
 use crate::health::HealthChecker;
-use crate::listener::{BindError, BoundSocket, Edge, LiveConnections, bind};
+use crate::listener::{BindError, BoundSocket, Doorkeeper, Edge, LiveConnections, bind};
 use crate::reload::Reloader;
 use crate::runtime::{Runtime, Surroundings};
 use crate::telemetry::{LogWriter, Metrics, Telemetry};
@@ -116,8 +116,9 @@ fn serve(
     let settings = runtime.config.server.clone();
     let conf = pingora_conf(&settings);
     let cell = Arc::new(ArcSwap::from_pointee(runtime));
-    let reloader = Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone()));
     let open = Arc::new(LiveConnections::default());
+    let doorkeeper = Arc::new(Doorkeeper::new(cell.clone(), open.clone(), telemetry.clone()));
+    let reloader = Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone(), doorkeeper.clone()));
     let readiness = Arc::new(Readiness::default());
 
     let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, conf);
@@ -133,7 +134,9 @@ fn serve(
         let readiness = readiness.clone();
         move || readiness.started()
     };
-    server.add_service(Edge::new(cell.clone(), telemetry.clone(), proxy, sockets, open.clone(), started));
+    doorkeeper.clone().start(tls::now).map_err(StartError::Thread)?;
+    let edge = Edge::new(cell.clone(), telemetry.clone(), proxy, sockets, open.clone(), doorkeeper, started);
+    server.add_service(edge);
     if let Some(admin) = admin {
         server.add_service(AdminService::new(
             admin,

@@ -30,6 +30,7 @@ pub struct ClientStream {
     tls: SslStream<Outlet>,
     /// Pingora hands this to every request; it is how a request finds its connection.
     digest: Arc<ProxyDigest>,
+    connection: Arc<Connection>,
     socket: Arc<SocketDigest>,
     established: SystemTime,
     handshake: Duration,
@@ -40,9 +41,17 @@ pub struct ClientStream {
 impl ClientStream {
     pub fn new(tls: SslStream<Outlet>, connection: Arc<Connection>, handshake: Duration) -> io::Result<Self> {
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
-        let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection))));
+        let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection.clone()))));
         let socket = Arc::new(SocketDigest::from_raw_fd(tls.get_ref().as_raw_fd()));
-        Ok(Self { tls, digest, socket, established: SystemTime::now(), handshake, unread: Vec::new() })
+        Ok(Self {
+            tls,
+            digest,
+            connection,
+            socket,
+            established: SystemTime::now(),
+            handshake,
+            unread: Vec::new(),
+        })
     }
 }
 
@@ -50,6 +59,11 @@ impl ClientStream {
     /// Holds back what is written from now on, until it is flushed or the connection is shut down.
     pub fn hold(&mut self) {
         self.tls.get_mut().hold();
+    }
+
+    /// Whoever serves a connection that was cut learns it from its stream, as if the client had gone.
+    fn check_cut(&self) -> io::Result<()> {
+        if self.connection.is_cut() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
     /// Gives bytes back, which are the next ones to be read.
@@ -70,6 +84,7 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_cut()?;
         if !self.unread.is_empty() {
             let taken = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread[..taken]);
@@ -82,14 +97,17 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_cut()?;
         Pin::new(&mut self.tls).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_cut()?;
         Pin::new(&mut self.tls).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_cut()?;
         Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }

@@ -1,5 +1,7 @@
 //! A gateway of its own for each test: the real binary on loopback, with certificates minted for the run.
 
+pub mod open;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
