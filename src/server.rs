@@ -19,7 +19,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::gateway::Gateway;
 use crate::health::HealthChecker;
 use crate::listener::{BindError, BoundSocket, Doorkeeper, Edge, LiveConnections, bind};
-use crate::reload::Reloader;
+use crate::reload::{self, FileStates, Reloader};
 use crate::runtime::{Runtime, Surroundings};
 use crate::telemetry::{LogWriter, Metrics, Telemetry};
 use crate::tls::{self, TicketKeys};
@@ -68,6 +68,7 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     let log = LogWriter::start(&config.logging, metrics.clone()).map_err(StartError::Log)?;
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), log, &config.logging));
     let surroundings = surroundings(metrics)?;
+    let files = FileStates::of(&config);
     let runtime = Runtime::load(config, None, &surroundings, tls::now())?;
     for warning in &runtime.warnings {
         log::warn!("{warning}");
@@ -79,7 +80,7 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     let sockets = sockets(&runtime, upgrade)?;
     let admin = runtime.config.admin.as_ref();
     let admin = admin.map(|admin| AdminSocket::bind(&admin.address, upgrade)).transpose()?;
-    serve(runtime, surroundings, telemetry, sockets, admin, upgrade)
+    serve(runtime, files, surroundings, telemetry, sockets, admin, upgrade)
 }
 
 /// Pingora removes whatever is at this path and takes for granted that it can put a socket there.
@@ -107,6 +108,7 @@ fn sockets(runtime: &Runtime, upgrade: bool) -> Result<Vec<Option<BoundSocket>>,
 
 fn serve(
     runtime: Runtime,
+    files: FileStates,
     surroundings: Surroundings,
     telemetry: Arc<Telemetry>,
     sockets: Vec<Option<BoundSocket>>,
@@ -118,7 +120,8 @@ fn serve(
     let cell = Arc::new(ArcSwap::from_pointee(runtime));
     let open = Arc::new(LiveConnections::default());
     let doorkeeper = Arc::new(Doorkeeper::new(cell.clone(), open.clone(), telemetry.clone()));
-    let reloader = Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone(), doorkeeper.clone()));
+    let reloader =
+        Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone(), doorkeeper.clone(), files));
     let readiness = Arc::new(Readiness::default());
 
     let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, conf);
@@ -153,6 +156,7 @@ fn serve(
         background_service("supervisor", Supervisor::new(open, readiness, telemetry, settings.drain_timeout));
     drain.threads = Some(1);
     server.add_service(drain);
+    reload::watch(reloader.clone()).map_err(StartError::Thread)?;
     supervisor::reload_on_hangup(reloader).map_err(StartError::Thread)?;
     let shutdown_signal = Box::new(StopSignals { upgrade_socket: settings.upgrade_socket.clone() });
     server.run(RunArgs { shutdown_signal });

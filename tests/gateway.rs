@@ -19,3 +19,5 @@ mod trust;
 mod upstream;
 #[path = "behaviour/walkthrough.rs"]
 mod walkthrough;
+#[path = "behaviour/watching.rs"]
+mod watching;

@@ -934,6 +934,7 @@ impl Builder {
                 "server.upgrade_socket",
                 file.upgrade_socket.as_deref().unwrap_or(DEFAULT_UPGRADE_SOCKET),
             )),
+            watch: file.watch.unwrap_or(true),
         }
     }
 }

@@ -494,4 +494,6 @@ pub struct ServerFile {
     pub drain_timeout: Option<Span>,
     /// Where a new process takes the sockets over. Default: `/run/portcullis/upgrade.sock`.
     pub upgrade_socket: Option<String>,
+    /// Whether the files that are named here are read anew when they change. Default: true.
+    pub watch: Option<bool>,
 }

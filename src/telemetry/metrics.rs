@@ -285,9 +285,10 @@ impl Metrics {
         self.per_connection.observe(f64::from(requests));
     }
 
-    pub fn reload_succeeded(&self) {
+    /// `is_stale`: an earlier one that failed is not mended by it.
+    pub fn reload_succeeded(&self, is_stale: bool) {
         self.reloads.with_label_values(&["ok"]).inc();
-        self.stale.set(0);
+        self.stale.set(is_stale.into());
         self.loaded_at.set(unix_now());
     }
 
