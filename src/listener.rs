@@ -5,6 +5,7 @@
 
 pub mod connection;
 pub mod contexts;
+mod doorkeeper;
 mod handshake;
 mod linger;
 mod live;
@@ -14,6 +15,7 @@ mod socket;
 pub mod stream;
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,11 +30,13 @@ use crate::gateway::Gateway;
 use crate::relay::Relay;
 use crate::runtime::{Cell, ListenerRuntime, Runtime};
 use crate::telemetry::{HandshakeFailure, HandshakeInFlight, Telemetry};
+use crate::tls;
 use connection::{Connection, ConnectionId};
 use live::Entered;
 use socket::Accepting;
 use stream::ClientStream;
 
+pub use doorkeeper::Doorkeeper;
 pub use live::LiveConnections;
 pub use proof::{ProofError, refuses_strangers};
 pub use socket::{BindError, BoundSocket, bind, inherited};
@@ -46,6 +50,7 @@ pub struct Edge {
     relay: Arc<Relay>,
     sockets: Vec<Option<BoundSocket>>,
     live: Arc<LiveConnections>,
+    doorkeeper: Arc<Doorkeeper>,
     started: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
@@ -58,11 +63,12 @@ impl Edge {
         proxy: HttpProxy<Gateway>,
         sockets: Vec<Option<BoundSocket>>,
         live: Arc<LiveConnections>,
+        doorkeeper: Arc<Doorkeeper>,
         started: impl FnOnce() + Send + Sync + 'static,
     ) -> Self {
         let proxy = Arc::new(proxy);
         let relay = Arc::new(Relay::new(cell.clone(), telemetry.clone(), proxy.clone()));
-        Self { cell, telemetry, proxy, relay, sockets, live, started: Some(Box::new(started)) }
+        Self { cell, telemetry, proxy, relay, sockets, live, doorkeeper, started: Some(Box::new(started)) }
     }
 
     /// Takes each socket from where it is: bound at start, or inherited from the process that is being upgraded.
@@ -110,6 +116,7 @@ impl Service for Edge {
                     telemetry: self.telemetry.clone(),
                     relay: self.relay.clone(),
                     live: self.live.clone(),
+                    doorkeeper: self.doorkeeper.clone(),
                     shutdown: shutdown.clone(),
                 };
                 tokio::spawn(acceptor.run(socket))
@@ -139,6 +146,7 @@ struct Acceptor {
     telemetry: Arc<Telemetry>,
     relay: Arc<Relay>,
     live: Arc<LiveConnections>,
+    doorkeeper: Arc<Doorkeeper>,
     shutdown: ShutdownWatch,
 }
 
@@ -203,16 +211,24 @@ impl Acceptor {
         let connection =
             Arc::new(Connection::new(id, self.index, peer, client.sni.as_deref(), client.identity.clone()));
         // The snapshot the client was admitted under is not kept: each request pins its own.
+        let generation = runtime.generation;
         drop(runtime);
         let Ok(stream) = ClientStream::new(client.stream, connection.clone(), client.duration) else {
             return;
         };
         let _admitted = entered.admit(&connection);
-        if client.is_h2 {
-            self.relay.serve_http2(stream, &connection, &self.shutdown).await;
-        } else {
-            self.relay.serve_http1(stream, &connection, &self.shutdown).await;
+        if self.cell.load().generation != generation {
+            // Whoever replaced it may have looked through the open connections before this one was among them.
+            self.doorkeeper.review_one(&connection, tls::now());
         }
+        let serving = pin!(async {
+            if client.is_h2 {
+                self.relay.serve_http2(stream, &connection, &self.shutdown).await;
+            } else {
+                self.relay.serve_http1(stream, &connection, &self.shutdown).await;
+            }
+        });
+        connection.serve(serving).await;
         self.telemetry.connection_ended(&connection);
     }
 }

@@ -18,8 +18,8 @@ use pingora_proxy::HttpProxy;
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Gateway;
 use crate::health::HealthChecker;
-use crate::listener::{BindError, BoundSocket, Edge, LiveConnections, bind};
-use crate::reload::Reloader;
+use crate::listener::{BindError, BoundSocket, Doorkeeper, Edge, LiveConnections, bind};
+use crate::reload::{self, FileStates, Reloader};
 use crate::runtime::{Runtime, Surroundings};
 use crate::telemetry::{LogWriter, Metrics, Telemetry};
 use crate::tls::{self, TicketKeys};
@@ -68,6 +68,7 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     let log = LogWriter::start(&config.logging, metrics.clone()).map_err(StartError::Log)?;
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), log, &config.logging));
     let surroundings = surroundings(metrics)?;
+    let files = FileStates::of(&config);
     let runtime = Runtime::load(config, None, &surroundings, tls::now())?;
     for warning in &runtime.warnings {
         log::warn!("{warning}");
@@ -79,7 +80,7 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     let sockets = sockets(&runtime, upgrade)?;
     let admin = runtime.config.admin.as_ref();
     let admin = admin.map(|admin| AdminSocket::bind(&admin.address, upgrade)).transpose()?;
-    serve(runtime, surroundings, telemetry, sockets, admin, upgrade)
+    serve(runtime, files, surroundings, telemetry, sockets, admin, upgrade)
 }
 
 /// Pingora removes whatever is at this path and takes for granted that it can put a socket there.
@@ -107,6 +108,7 @@ fn sockets(runtime: &Runtime, upgrade: bool) -> Result<Vec<Option<BoundSocket>>,
 
 fn serve(
     runtime: Runtime,
+    files: FileStates,
     surroundings: Surroundings,
     telemetry: Arc<Telemetry>,
     sockets: Vec<Option<BoundSocket>>,
@@ -116,8 +118,10 @@ fn serve(
     let settings = runtime.config.server.clone();
     let conf = pingora_conf(&settings);
     let cell = Arc::new(ArcSwap::from_pointee(runtime));
-    let reloader = Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone()));
     let open = Arc::new(LiveConnections::default());
+    let doorkeeper = Arc::new(Doorkeeper::new(cell.clone(), open.clone(), telemetry.clone()));
+    let reloader =
+        Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone(), doorkeeper.clone(), files));
     let readiness = Arc::new(Readiness::default());
 
     let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, conf);
@@ -133,7 +137,9 @@ fn serve(
         let readiness = readiness.clone();
         move || readiness.started()
     };
-    server.add_service(Edge::new(cell.clone(), telemetry.clone(), proxy, sockets, open.clone(), started));
+    doorkeeper.clone().start(tls::now).map_err(StartError::Thread)?;
+    let edge = Edge::new(cell.clone(), telemetry.clone(), proxy, sockets, open.clone(), doorkeeper, started);
+    server.add_service(edge);
     if let Some(admin) = admin {
         server.add_service(AdminService::new(
             admin,
@@ -150,6 +156,7 @@ fn serve(
         background_service("supervisor", Supervisor::new(open, readiness, telemetry, settings.drain_timeout));
     drain.threads = Some(1);
     server.add_service(drain);
+    reload::watch(reloader.clone()).map_err(StartError::Thread)?;
     supervisor::reload_on_hangup(reloader).map_err(StartError::Thread)?;
     let shutdown_signal = Box::new(StopSignals { upgrade_socket: settings.upgrade_socket.clone() });
     server.run(RunArgs { shutdown_signal });

@@ -1,5 +1,6 @@
 //! What the gateway shows of itself: metrics, one record per connection, one per request.
 
+mod ending;
 mod failure;
 mod handles;
 mod lease;
@@ -17,13 +18,14 @@ use std::time::Duration;
 use crate::config::{AccessLog, LoggingConfig};
 use crate::listener::connection::Connection;
 
+pub use ending::EndCause;
 pub use failure::HandshakeFailure;
 pub use handles::{
     EndpointMetrics, HandshakeInFlight, ListenerMetrics, OpenConnection, Resumption, RouteMetrics, TlsVersion,
 };
 pub use log::LogWriter;
 pub use metrics::Metrics;
-pub use record::{ConnectionRecord, RequestRecord};
+pub use record::{ConnectionRecord, EndedRecord, RequestRecord};
 
 /// Where the serving threads report to. Nothing here blocks or waits.
 pub struct Telemetry {
@@ -76,6 +78,11 @@ impl Telemetry {
     /// A connection that had been admitted is over.
     pub fn connection_ended(&self, connection: &Connection) {
         self.metrics.requests_per_connection(connection.requests());
+    }
+
+    /// The record of a connection whose client may no longer be there. Always written: it says who was shown out.
+    pub fn ended(&self, record: EndedRecord) {
+        self.log.ended(record);
     }
 
     /// Whether this request's record is to be written: refusals and errors always, of the others one in N.

@@ -13,6 +13,7 @@ mod identity;
 mod memory;
 mod path;
 mod policy;
+mod review;
 mod revocation;
 mod set;
 mod verdict;
@@ -31,7 +32,8 @@ use path::{PathFailure, Presented};
 use revocation::RevocationIndex;
 
 pub use identity::ClientIdentity;
-pub use policy::{TrustPolicy, Usage, WhenStale};
+pub use policy::{OnExpiry, TrustPolicy, Usage, WhenStale};
+pub use review::{Lapse, Review};
 pub use revocation::{RevocationEntry, RevocationError, RevocationList, RevocationReason};
 pub use set::TrustSet;
 pub use verdict::{Rejection, RejectionReason};
@@ -217,6 +219,7 @@ impl TrustDomain {
             self.anchors[anchor].clone(),
             path.leaf.clone(),
             path.intermediates.iter().map(|certificate| certificate.der().to_vec()).collect(),
+            presented.besides(&path.intermediates),
             path.certificates().map(Certificate::not_after).min().unwrap_or(now),
         ))
     }

@@ -3,6 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "behaviour/ending.rs"]
+mod ending;
 #[path = "behaviour/forwarding.rs"]
 mod forwarding;
 #[path = "behaviour/handshake.rs"]
@@ -19,3 +21,5 @@ mod trust;
 mod upstream;
 #[path = "behaviour/walkthrough.rs"]
 mod walkthrough;
+#[path = "behaviour/watching.rs"]
+mod watching;

@@ -12,9 +12,9 @@ use serde_yaml::{Mapping, Value};
 
 use super::file::{
     AdminFile, BalanceFile, BalanceWord, CertificateFile, ClientFile, ClientMatchFile, ClientWord,
-    EndpointFile, FormatFile, HashKeyFile, LevelFile, ListenerFile, LoggingFile, ModeFile, OneOrMany,
-    PoolFile, ProtocolFile, RouteFile, ServerFile, StaleWord, TrustFile, UpstreamTlsFile, UsageFile,
-    VerifyFile, WhenStaleFile,
+    EndpointFile, FormatFile, HashKeyFile, LevelFile, ListenerFile, LoggingFile, ModeFile, OnExpiryFile,
+    OneOrMany, PoolFile, ProtocolFile, RouteFile, ServerFile, StaleWord, TrustFile, UpstreamTlsFile,
+    UsageFile, VerifyFile, WhenStaleFile,
 };
 use super::scalar::{Span, closest};
 use super::shape;
@@ -30,7 +30,7 @@ use crate::certificate::AttributeKind;
 use crate::headers::{HeaderPreset, IdentityHeaderSpec};
 use crate::pattern::{Pattern, PatternSpec};
 use crate::route::{ClientMatch, ClientRule, RequestRule, SanMatch, SerialMatch};
-use crate::trust::{TrustPolicy, Usage, WhenStale};
+use crate::trust::{OnExpiry, TrustPolicy, Usage, WhenStale};
 
 const SECTIONS: &[&str] = &[
     "version",
@@ -501,6 +501,11 @@ impl Builder {
                     Some(WhenStaleFile::For(span)) => WhenStale::BelieveFor(span.believe_for.0),
                     Some(WhenStaleFile::Word(StaleWord::Refuse)) | None => default.when_stale,
                 },
+                on_expiry: match file.on_expiry {
+                    Some(OnExpiryFile::Keep) => OnExpiry::Keep,
+                    Some(OnExpiryFile::Close) | None => OnExpiry::Close,
+                },
+                grace: file.grace.map(|span| span.0),
             },
         })
     }
@@ -929,6 +934,7 @@ impl Builder {
                 "server.upgrade_socket",
                 file.upgrade_socket.as_deref().unwrap_or(DEFAULT_UPGRADE_SOCKET),
             )),
+            watch: file.watch.unwrap_or(true),
         }
     }
 }

@@ -156,6 +156,11 @@ pub struct TrustFile {
     pub anchors: String,
     #[serde(default)]
     pub revocation: RevocationFile,
+    /// What becomes of an open connection when a certificate of its client's chain expires. Default: close.
+    pub on_expiry: Option<OnExpiryFile>,
+    /// How long requests under way may go on when their client may no longer enter. Default: not at all where it is
+    /// revoked, else 10s.
+    pub grace: Option<Span>,
     /// Whether a client's certificate must say that it is one. Default: when_present.
     pub client_auth_usage: Option<UsageFile>,
     /// Intermediates between leaf and anchor. Default: 5.
@@ -172,6 +177,13 @@ pub struct RevocationFile {
     pub lists: Vec<String>,
     /// For a list past its nextUpdate: `refuse`, `believe`, or `{ believe_for: 24h }`. Default: refuse.
     pub when_stale: Option<WhenStaleFile>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExpiryFile {
+    Close,
+    Keep,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -482,4 +494,6 @@ pub struct ServerFile {
     pub drain_timeout: Option<Span>,
     /// Where a new process takes the sockets over. Default: `/run/portcullis/upgrade.sock`.
     pub upgrade_socket: Option<String>,
+    /// Whether the files that are named here are read anew when they change. Default: true.
+    pub watch: Option<bool>,
 }

@@ -29,6 +29,33 @@ pub struct Config {
     pub server: ServerSettings,
 }
 
+impl Config {
+    /// The files that are named: certificates, keys, anchors, revocation lists, tables. Not the YAML itself.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let pair = |files: &CertificateFiles| [files.chain.clone(), files.key.clone()];
+        let mut all: Vec<PathBuf> =
+            self.listeners.iter().flat_map(|listener| &listener.tls.certificates).flat_map(pair).collect();
+        for trust in &self.trust {
+            all.push(trust.anchors.clone());
+            all.extend(trust.lists.iter().cloned());
+        }
+        for tls in self.pools.iter().filter_map(|pool| pool.tls.as_ref()) {
+            all.extend(tls.client.iter().flat_map(pair));
+            if let UpstreamVerify::Ca(file) = &tls.verify {
+                all.push(file.clone());
+            }
+        }
+        for route in &self.routes {
+            if let TargetConfig::Table { file, .. } = &route.target {
+                all.push(file.clone());
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct ListenerConfig {
     pub name: Arc<str>,
@@ -273,4 +300,6 @@ pub struct ServerSettings {
     pub threads: usize,
     pub drain_timeout: Duration,
     pub upgrade_socket: Option<PathBuf>,
+    /// Whether files are read anew when they change.
+    pub watch: bool,
 }

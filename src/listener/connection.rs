@@ -1,14 +1,17 @@
 //! What is known about one client connection, shared by all its requests.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use futures_util::task::AtomicWaker;
 use http::{HeaderName, HeaderValue};
+use pingora_timeout::fast_timeout::fast_timeout;
 
 use crate::fields::Fields;
 use crate::gateway::request::{Ambiguous, normal_host};
@@ -42,12 +45,23 @@ pub struct Connection {
     requests: AtomicU32,
     headers: ArcSwapOption<RenderedHeaders>,
     told: ArcSwapOption<Told>,
-    ending: AtomicBool,
     /// What was said last is a refusal, and the client may not have done sending.
     lingers: AtomicBool,
+    /// How far it is to its end: [`ENDING`], [`CUT`].
+    progress: AtomicU8,
+    /// Its client may no longer be there, and that was counted.
+    dismissed: AtomicBool,
     /// The task that serves it, while it waits.
     waiting: AtomicWaker,
 }
+
+/// It ends as soon as it has nothing to do.
+const ENDING: u8 = 1;
+/// Nothing is read from it or written to it any more.
+const CUT: u8 = 2;
+
+/// How long the requests of a connection that was cut may take to notice, so that each has its record.
+const LAST_MOMENTS: Duration = Duration::from_millis(100);
 
 /// The identity headers as the configuration of one generation wants them.
 struct RenderedHeaders {
@@ -111,20 +125,56 @@ impl Connection {
             requests: AtomicU32::new(0),
             headers: ArcSwapOption::empty(),
             told: ArcSwapOption::empty(),
-            ending: AtomicBool::new(false),
             lingers: AtomicBool::new(false),
+            progress: AtomicU8::new(0),
+            dismissed: AtomicBool::new(false),
             waiting: AtomicWaker::new(),
+        }
+    }
+
+    /// Serves it until that is done, or until it is cut.
+    pub async fn serve(&self, mut serving: Pin<&mut impl Future<Output = ()>>) {
+        // The waker is that of the task, and stays the same: to register it once is enough, until it was used.
+        let mut registered: Option<Waker> = None;
+        let is_cut = poll_fn(|cx| {
+            if self.is_ending() || !registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                self.waiting.register(cx.waker());
+                registered = Some(cx.waker().clone());
+            }
+            if self.is_cut() {
+                return Poll::Ready(true);
+            }
+            serving.as_mut().poll(cx).map(|()| false)
+        });
+        if is_cut.await {
+            // Its stream fails from now on. What does not notice is dropped where it stands.
+            let _ = fast_timeout(LAST_MOMENTS, serving).await;
         }
     }
 
     /// Asks it to end: at once if it is idle, else after the requests under way.
     pub fn end(&self) {
-        self.ending.store(true, Ordering::Release);
+        self.progress.fetch_max(ENDING, Ordering::AcqRel);
         self.waiting.wake();
     }
 
     pub fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Acquire)
+        self.progress.load(Ordering::Acquire) >= ENDING
+    }
+
+    /// Ends it now, whatever is under way.
+    pub fn cut(&self) {
+        self.progress.store(CUT, Ordering::Release);
+        self.waiting.wake();
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.progress.load(Ordering::Acquire) == CUT
+    }
+
+    /// True for the first one who says that its client may no longer be there.
+    pub fn dismiss(&self) -> bool {
+        !self.dismissed.swap(true, Ordering::AcqRel)
     }
 
     /// Whether the client, which may still send, is to hear what we said last.

@@ -33,6 +33,7 @@ pub struct ClientStream {
     tls: SslStream<Outlet>,
     /// Pingora hands this to every request; it is how a request finds its connection.
     digest: Arc<ProxyDigest>,
+    connection: Arc<Connection>,
     socket: Arc<SocketDigest>,
     established: SystemTime,
     handshake: Duration,
@@ -45,11 +46,12 @@ pub struct ClientStream {
 impl ClientStream {
     pub fn new(tls: SslStream<Outlet>, connection: Arc<Connection>, handshake: Duration) -> io::Result<Self> {
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
-        let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection))));
+        let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection.clone()))));
         let socket = Arc::new(SocketDigest::from_raw_fd(tls.get_ref().as_raw_fd()));
         Ok(Self {
             tls,
             digest,
+            connection,
             socket,
             established: SystemTime::now(),
             handshake,
@@ -83,6 +85,11 @@ impl ClientStream {
         Poll::Ready(Ok(()))
     }
 
+    /// Whoever serves a connection that was cut learns it from its stream, as if the client had gone.
+    fn check_cut(&self) -> io::Result<()> {
+        if self.connection.is_cut() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
     /// Gives bytes back, which are the next ones to be read.
     pub fn unread(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.unread.is_empty(), "one reader at a time");
@@ -92,7 +99,7 @@ impl ClientStream {
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
-        if connection_of(&self.digest).is_some_and(|connection| connection.lingers()) {
+        if self.connection.lingers() {
             self.tls.get_ref().linger();
         }
     }
@@ -109,6 +116,7 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_cut()?;
         if !self.unread.is_empty() {
             let taken = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread[..taken]);
@@ -121,6 +129,7 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_cut()?;
         match &mut self.gathered {
             None => Pin::new(&mut self.tls).poll_write(cx, buf),
             Some(gathered) if gathered.len() + buf.len() <= RECORD => {
@@ -140,6 +149,7 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_cut()?;
         ready!(self.poll_write_gathered(cx))?;
         Pin::new(&mut self.tls).poll_shutdown(cx)
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::HandshakeFailure;
 use super::lease::Lease;
+use super::{EndCause, HandshakeFailure};
 
 /// Whether a TLS session was resumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct ListenerMetrics {
     pub(super) in_flight: IntGauge,
     pub(super) connections: IntGauge,
     pub(super) connections_total: IntCounter,
+    pub(super) ended: [IntCounter; EndCause::ALL.len()],
     pub(super) _lease: Lease,
 }
 
@@ -71,6 +72,10 @@ impl ListenerMetrics {
         self.connections.inc();
         self.connections_total.inc();
         OpenConnection(self.clone())
+    }
+
+    pub fn connection_ended(&self, cause: EndCause) {
+        self.ended[cause as usize].inc();
     }
 
     pub fn open_connections(&self) -> usize {

@@ -10,7 +10,7 @@ use log::{Level, LevelFilter};
 
 use super::line::Line;
 use super::metrics::Metrics;
-use super::record::{ConnectionRecord, RequestRecord, bound};
+use super::record::{ConnectionRecord, EndedRecord, RequestRecord, bound};
 use crate::config::{LogFormat, LoggingConfig};
 
 /// Records that wait to be written; beyond that they are dropped and counted.
@@ -26,9 +26,13 @@ const BATCH: usize = 60 * 1024;
 /// How often a flush looks whether the queue has room again.
 const FULL: Duration = Duration::from_millis(1);
 
+/// How often somebody who can wait looks.
+const PATIENCE: u32 = 100;
+
 enum Entry {
     Connection(Box<ConnectionRecord>),
     Request(Box<RequestRecord>),
+    Ended(Box<EndedRecord>),
     Message { time: SystemTime, level: Level, target: String, text: String },
     Flush(SyncSender<()>),
 }
@@ -65,6 +69,19 @@ impl LogWriter {
     pub(super) fn request(&self, mut record: RequestRecord) {
         record.bound();
         self.send(Entry::Request(Box::new(record)));
+    }
+
+    /// Waits a moment for room: many may end at once, and those who end them are no serving threads.
+    pub(super) fn ended(&self, record: EndedRecord) {
+        let mut entry = Entry::Ended(Box::new(record));
+        for _ in 0..PATIENCE {
+            match self.queue.try_send(entry) {
+                Err(TrySendError::Full(refused)) => entry = refused,
+                _ => return,
+            }
+            thread::sleep(FULL);
+        }
+        self.send(entry);
     }
 
     /// Waits until what was sent so far is written, at most `limit`: also where the queue is full.
@@ -222,6 +239,11 @@ fn write_line(entry: &Entry, format: LogFormat, batch: &mut Vec<u8>) {
         }
         Entry::Request(record) => {
             let mut line = Line::begin(format, record.time, Level::Info, "request", batch);
+            record.write(&mut line);
+            line
+        }
+        Entry::Ended(record) => {
+            let mut line = Line::begin(format, record.time, Level::Warn, "connection_ended", batch);
             record.write(&mut line);
             line
         }

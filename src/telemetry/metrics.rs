@@ -11,9 +11,9 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use super::HandshakeFailure;
 use super::handles::{EndpointMetrics, ListenerMetrics, RouteMetrics};
 use super::lease::{Lease, Users};
+use super::{EndCause, HandshakeFailure};
 use crate::UnixTime;
 
 /// Seconds. A handshake takes from a tenth of a millisecond to the deadline.
@@ -50,6 +50,7 @@ pub struct Metrics {
     in_flight: IntGaugeVec,
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
+    ended: IntCounterVec,
     requests: IntCounterVec,
     request_durations: HistogramVec,
     refusals: IntCounterVec,
@@ -133,6 +134,12 @@ impl Metrics {
                 "portcullis_connections_total",
                 "Connections accepted.",
                 &["listener"],
+            ),
+            ended: counters(
+                r,
+                "portcullis_connections_ended_total",
+                "Open connections ended because their client may no longer be there, by cause.",
+                &["listener", "cause"],
             ),
             unrouted: Arc::new(route(&users, &requests, &request_durations, "none")),
             requests,
@@ -233,6 +240,7 @@ impl Metrics {
             in_flight: lease.series(&self.in_flight, &[name]),
             connections: lease.series(&self.connections, &[name]),
             connections_total: lease.series(&self.connections_total, &[name]),
+            ended: EndCause::ALL.map(|cause| lease.series(&self.ended, &[name, cause.as_str()])),
             _lease: lease,
         })
     }
@@ -277,9 +285,10 @@ impl Metrics {
         self.per_connection.observe(f64::from(requests));
     }
 
-    pub fn reload_succeeded(&self) {
+    /// `is_stale`: an earlier one that failed is not mended by it.
+    pub fn reload_succeeded(&self, is_stale: bool) {
         self.reloads.with_label_values(&["ok"]).inc();
-        self.stale.set(0);
+        self.stale.set(is_stale.into());
         self.loaded_at.set(unix_now());
     }
 

@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use log::Level;
 
-use super::HandshakeFailure;
 use super::line::Line;
+use super::{EndCause, HandshakeFailure};
+use crate::listener::connection::Connection;
 use crate::trust::ClientIdentity;
 
 /// One TLS connection, also where its handshake failed.
@@ -145,6 +146,50 @@ impl RequestRecord {
         bound(&mut self.host);
         bound(&mut self.path);
         bound_if_any(&mut self.error);
+    }
+}
+
+/// A connection whose client may no longer be there.
+pub struct EndedRecord {
+    pub time: SystemTime,
+    connection_id: u64,
+    listener: Arc<str>,
+    peer: SocketAddr,
+    cause: EndCause,
+    message: String,
+    identity: Option<Arc<ClientIdentity>>,
+    requests: u32,
+    open: Duration,
+}
+
+impl EndedRecord {
+    pub fn new(connection: &Connection, listener: &Arc<str>, cause: EndCause, message: &str) -> Self {
+        let mut message = message.to_owned();
+        bound(&mut message);
+        Self {
+            time: SystemTime::now(),
+            connection_id: connection.id.0,
+            listener: listener.clone(),
+            peer: connection.peer,
+            cause,
+            message,
+            identity: connection.identity.clone(),
+            requests: connection.requests(),
+            open: connection.opened.elapsed(),
+        }
+    }
+
+    pub(super) fn write(&self, line: &mut Line<'_>) {
+        line.shown("connection_id", format_args!("{:016x}", self.connection_id));
+        line.text("listener", &self.listener);
+        line.shown("peer", self.peer);
+        line.text("cause", self.cause.as_str());
+        line.text("message", &self.message);
+        if let Some(identity) = &self.identity {
+            write_identity(identity, line);
+        }
+        line.plain("requests", self.requests);
+        line.seconds("open_seconds", self.open);
     }
 }
 

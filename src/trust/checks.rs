@@ -22,14 +22,20 @@ impl<'a> Path<'a> {
         revoked: &RevocationIndex,
         now: UnixTime,
     ) -> Result<(), Finding> {
+        self.check_validity(policy, now)?;
+        self.check_revocation(policy, revoked, now)
+    }
+
+    /// What the certificates and the policy say, at one moment.
+    pub(super) fn check_validity(&self, policy: &TrustPolicy, at: UnixTime) -> Result<(), Finding> {
         self.check_leaf(policy.client_auth_usage)?;
         self.check_depth(policy.max_depth)?;
         self.check_path_lengths()?;
         for (position, certificate) in self.certificates().enumerate() {
             self.check_strength(position, certificate)?;
-            self.check_time(position, certificate, now)?;
+            self.check_time(position, certificate, at)?;
         }
-        self.check_revocation(policy, revoked, now)
+        Ok(())
     }
 
     /// From the leaf to the anchor.
@@ -106,7 +112,7 @@ impl<'a> Path<'a> {
         Ok(())
     }
 
-    fn check_revocation(
+    pub(super) fn check_revocation(
         &self,
         policy: &TrustPolicy,
         revoked: &RevocationIndex,

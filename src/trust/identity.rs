@@ -13,6 +13,8 @@ pub struct ClientIdentity {
     anchor: Arc<Anchor>,
     certificate: Certificate,
     intermediates: Vec<Vec<u8>>,
+    /// What the client presented besides: no part of the verified path, but another domain may have one of it.
+    others: Vec<Vec<u8>>,
     valid_until: UnixTime,
 }
 
@@ -22,9 +24,10 @@ impl ClientIdentity {
         anchor: Arc<Anchor>,
         certificate: Certificate,
         intermediates: Vec<Vec<u8>>,
+        others: Vec<Vec<u8>>,
         valid_until: UnixTime,
     ) -> Self {
-        Self { trust_domain, anchor, certificate, intermediates, valid_until }
+        Self { trust_domain, anchor, certificate, intermediates, others, valid_until }
     }
 
     /// An identity that nobody verified, for the tests of other modules.
@@ -36,7 +39,7 @@ impl ClientIdentity {
             not_after: certificate.not_after(),
         };
         let valid_until = certificate.not_after();
-        Self::new(trust_domain.into(), Arc::new(anchor), certificate, Vec::new(), valid_until)
+        Self::new(trust_domain.into(), Arc::new(anchor), certificate, Vec::new(), Vec::new(), valid_until)
     }
 
     /// The domain that vouches for the client: its names mean something only there.
@@ -57,6 +60,12 @@ impl ClientIdentity {
     /// The verified path without leaf and anchor, as DER, the leaf's issuer first.
     pub fn intermediates(&self) -> &[Vec<u8>] {
         &self.intermediates
+    }
+
+    /// Everything that was presented, as DER, the verified path first.
+    pub(super) fn presented(&self) -> impl Iterator<Item = &[u8]> {
+        let rest = self.intermediates.iter().chain(&self.others).map(Vec::as_slice);
+        std::iter::once(self.certificate.der()).chain(rest)
     }
 
     /// The earliest notAfter on the path, anchor included: from then on a fresh handshake would fail.

@@ -96,6 +96,12 @@ impl Presented {
         all.flat_map(|certificate| changes_of_validity(certificate.not_before(), certificate.not_after()))
     }
 
+    /// What came behind the leaf and is not among `path`.
+    pub(super) fn besides(&self, path: &[&Certificate]) -> Vec<Vec<u8>> {
+        let is_used = |other: &&Companion| path.iter().any(|certificate| certificate.der() == other.der);
+        self.others.iter().filter(|other| !is_used(other)).map(|other| other.der.clone()).collect()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -11,6 +11,9 @@ pub struct TrustPolicy {
     /// What all presented certificates together may measure.
     pub max_chain_bytes: usize,
     pub when_stale: WhenStale,
+    pub on_expiry: OnExpiry,
+    /// How long requests under way may go on once their client may no longer enter. `None`: as suits the cause.
+    pub grace: Option<Duration>,
 }
 
 /// When a leaf must name clientAuth in its extendedKeyUsage.
@@ -32,6 +35,14 @@ pub enum WhenStale {
     BelieveFor(Duration),
 }
 
+/// What becomes of an open connection when a certificate on its path expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnExpiry {
+    #[default]
+    Close,
+    Keep,
+}
+
 impl Default for TrustPolicy {
     fn default() -> Self {
         Self {
@@ -39,6 +50,8 @@ impl Default for TrustPolicy {
             max_depth: 5,
             max_chain_bytes: 65_536,
             when_stale: WhenStale::default(),
+            on_expiry: OnExpiry::default(),
+            grace: None,
         }
     }
 }

@@ -13,7 +13,7 @@ use ahash::AHashMap;
 
 use super::{Finding, RejectionReason, TrustError, WhenStale};
 use crate::UnixTime;
-use crate::certificate::{Certificate, Serial, utc};
+use crate::certificate::{Certificate, Name, Serial, utc};
 use serials::SerialTable;
 
 pub use read::RevocationError;
@@ -25,6 +25,8 @@ pub struct RevocationList {
     /// RFC 4514 text.
     issuer: String,
     issuer_key: Box<[u8]>,
+    /// As it is encoded.
+    issuer_raw: Box<[u8]>,
     this_update: UnixTime,
     next_update: Option<UnixTime>,
     /// cRLNumber, as the bytes of the integer.
@@ -142,6 +144,9 @@ fn rank(number: &Serial) -> (usize, &[u8]) {
 #[derive(Debug, Default)]
 pub(super) struct RevocationIndex {
     by_issuer: AHashMap<Box<[u8]>, Vec<RevocationList>>,
+    /// From the issuer's name as the list has it to its key in `by_issuer`: certificates nearly always have it in the
+    /// same bytes, and then it need not be brought into a form that can be compared.
+    keys: AHashMap<Box<[u8]>, Box<[u8]>>,
 }
 
 impl RevocationIndex {
@@ -149,6 +154,7 @@ impl RevocationIndex {
     pub(super) fn build(lists: Vec<RevocationList>) -> Self {
         let mut index = Self::default();
         for list in lists {
+            index.keys.insert(list.issuer_raw.clone(), list.issuer_key.clone());
             let lists = index.by_issuer.entry(list.issuer_key.clone()).or_default();
             match lists.iter_mut().find(|other| other.scope == list.scope) {
                 None => lists.push(list),
@@ -178,6 +184,19 @@ impl RevocationIndex {
         self.by_issuer.contains_key(&issuer.subject().comparable())
     }
 
+    fn lists_by(&self, issuer: &Name) -> Option<&Vec<RevocationList>> {
+        match self.keys.get(issuer.raw()) {
+            Some(key) => self.by_issuer.get(key),
+            None => self.by_issuer.get(&issuer.comparable()),
+        }
+    }
+
+    /// Whether any list names `certificate`: cheaper than [`check`](Self::check), and no verdict.
+    pub(super) fn names(&self, certificate: &Certificate) -> bool {
+        let lists = self.lists_by(certificate.issuer());
+        lists.is_some_and(|lists| lists.iter().any(|list| list.find(certificate.serial()).is_some()))
+    }
+
     /// A certificate that any list names is revoked, also when that list is stale. One whose issuer has published no
     /// list is not judged.
     pub(super) fn check(
@@ -187,7 +206,7 @@ impl RevocationIndex {
         when_stale: WhenStale,
         now: UnixTime,
     ) -> Result<(), Finding> {
-        let Some(lists) = self.by_issuer.get(&certificate.issuer().comparable()) else { return Ok(()) };
+        let Some(lists) = self.lists_by(certificate.issuer()) else { return Ok(()) };
         if let Some(entry) = lists.iter().find_map(|list| list.find(certificate.serial())) {
             let detail = format!("{} was revoked on {} ({})", what(), utc(entry.revoked_at), entry.reason);
             return Err((RejectionReason::Revoked, detail));

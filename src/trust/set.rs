@@ -14,7 +14,7 @@ use crate::UnixTime;
 /// Domains may overlap, down to the same anchor in two of them. The order decides who the client is, always the same
 /// way; a chain that any of them revoked is believed by none.
 pub struct TrustSet {
-    domains: Vec<Arc<TrustDomain>>,
+    pub(super) domains: Vec<Arc<TrustDomain>>,
     /// The most that any of the domains would look at.
     limits: TrustPolicy,
     /// When a verdict may change without anybody changing a domain.
@@ -144,8 +144,14 @@ impl TrustSet {
         names.map(|certificate| certificate.subject().raw()).filter(|name| seen.insert(*name)).collect()
     }
 
+    /// Whether a verdict may have changed since `since`, without anybody changing a domain.
+    pub fn changed_between(&self, since: UnixTime, now: UnixTime) -> bool {
+        let next = self.changes.partition_point(|change| *change <= since);
+        self.changes.get(next).is_some_and(|change| *change <= now)
+    }
+
     /// Limits come before anything that costs time.
-    fn read(&self, presented: &[Shown<'_>], now: UnixTime) -> Result<Presented, Rejection> {
+    pub(super) fn read(&self, presented: &[Shown<'_>], now: UnixTime) -> Result<Presented, Rejection> {
         let reject = |(reason, detail)| Rejection { reason, subject: None, trust_domain: None, detail };
         if presented.is_empty() {
             let detail = "the client presented no certificate".to_owned();

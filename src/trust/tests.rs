@@ -685,3 +685,129 @@ fn large_lists_are_searched_and_not_scanned() {
         .unwrap();
     assert!(verify(&set, &[&numbered(off_it).signed_by(&root)]).is_ok());
 }
+
+fn lapse(set: &TrustSet, identity: &ClientIdentity, now: UnixTime) -> Option<String> {
+    set.review(now).judge(identity).err().map(|lapse| match lapse {
+        Lapse::TrustRemoved(_) => "trust_removed".to_owned(),
+        Lapse::Rejected(rejection) => rejection.reason.to_string(),
+    })
+}
+
+#[test]
+fn a_client_that_may_stay_is_one_that_could_come_in_again() {
+    let (root, other) = (root(), Plan::ca("CN=Other").self_signed());
+    let middle = Plan::ca("CN=Middle").signed_by(&root);
+    let leaf = device().signed_by(&middle);
+    let identity = verify(&believing(&[&root]), &[&leaf, &middle]).unwrap();
+    let listed = |serials: &[u32], by: &Minted, issuers: &[&Minted]| {
+        let issuers: Vec<_> = issuers.iter().map(|issuer| issuer.certificate()).collect();
+        vec![RevocationList::read(&revoking(serials).signed_by(by), &issuers, NOW).unwrap()]
+    };
+    let usual = TrustPolicy::default;
+    for (domain, expected) in [
+        (domain_of("fleet", &[&root], Vec::new(), usual()), None),
+        (domain_of("fleet", &[&other, &root], Vec::new(), usual()), None),
+        (domain_of("fleet", &[&other], Vec::new(), usual()), Some("trust_removed")),
+        (domain_of("staff", &[&root], Vec::new(), usual()), Some("trust_removed")),
+        // The intermediate has become an anchor: a fresh handshake would know the client under another one.
+        (domain_of("fleet", &[&middle], Vec::new(), usual()), Some("trust_removed")),
+        (
+            domain_of("fleet", &[&root], Vec::new(), TrustPolicy { max_depth: 0, ..usual() }),
+            Some("chain_too_long"),
+        ),
+        (
+            domain_of("fleet", &[&root], Vec::new(), TrustPolicy { max_chain_bytes: 9, ..usual() }),
+            Some("chain_too_long"),
+        ),
+        (domain_of("fleet", &[&root], listed(&[0x0ca], &root, &[&root]), usual()), Some("revoked")),
+        (domain_of("fleet", &[&root], listed(&[0x1000], &root, &[&root]), usual()), None),
+    ] {
+        let set = set(&[&domain]);
+        assert_eq!(lapse(&set, &identity, NOW).as_deref(), expected, "{}", domain.name());
+    }
+}
+
+#[test]
+fn who_is_revoked_by_one_domain_may_not_stay_through_another() {
+    let root = root();
+    let leaf = device().signed_by(&root);
+    let identity = verify(&believing(&[&root]), &[&leaf]).unwrap();
+    let namesake = self::root();
+    let listing = |by: &Minted, serial| {
+        let list =
+            RevocationList::read(&revoking(&[serial]).signed_by(by), &[by.certificate()], NOW).unwrap();
+        domain_of("listing", &[by], vec![list], TrustPolicy::default())
+    };
+    let bare = domain_of("fleet", &[&root], Vec::new(), TrustPolicy::default());
+    for (other, expected) in [
+        (listing(&root, 0x1000), Some("revoked")),
+        (listing(&root, 0x1001), None),
+        // Another authority of the same name has revoked the same serial.
+        (listing(&namesake, 0x1000), None),
+    ] {
+        for set in [set(&[&bare, &other]), set(&[&other, &bare])] {
+            assert_eq!(lapse(&set, &identity, NOW).as_deref(), expected);
+        }
+    }
+}
+
+#[test]
+fn an_expired_client_may_stay_only_where_it_may_be_kept_and_never_a_revoked_one() {
+    let root = root();
+    let leaf = Plan { days: -1..10, ..device() }.signed_by(&root);
+    let identity = verify(&believing(&[&root]), &[&leaf]).unwrap();
+    let keep =
+        TrustPolicy { on_expiry: OnExpiry::Keep, when_stale: WhenStale::Believe, ..TrustPolicy::default() };
+    let close = TrustPolicy { on_expiry: OnExpiry::Close, ..keep.clone() };
+    let at = |policy: &TrustPolicy, serials: &[u32], now| {
+        let list =
+            RevocationList::read(&revoking(serials).signed_by(&root), &[root.certificate()], NOW).unwrap();
+        lapse(&set(&[&domain_of("fleet", &[&root], vec![list], policy.clone())]), &identity, now)
+    };
+    assert_eq!(at(&close, &[], NOW + 10 * DAY), None);
+    assert_eq!(at(&close, &[], NOW + 10 * DAY + 1).as_deref(), Some("expired"));
+    assert_eq!(at(&keep, &[], NOW + 400 * DAY), None);
+    assert_eq!(at(&keep, &[0x1000], NOW + 400 * DAY).as_deref(), Some("revoked"));
+}
+
+#[test]
+fn a_list_that_grows_stale_is_a_moment_of_change() {
+    let root = root();
+    let list = RevocationList::read(&revoking(&[]).signed_by(&root), &[root.certificate()], NOW).unwrap();
+    let stale = list.next_update().unwrap() + 1;
+    let set = set(&[&domain_of("fleet", &[&root], vec![list], TrustPolicy::default())]);
+    assert!(set.changed_between(stale - 1, stale) && set.changed_between(NOW, stale + 50));
+    assert!(!set.changed_between(NOW, stale - 1) && !set.changed_between(stale, stale + 50));
+    let identity = verify(&set, &[&device().signed_by(&root)]).unwrap();
+    assert_eq!(lapse(&set, &identity, stale - 1), None);
+    assert_eq!(lapse(&set, &identity, stale).as_deref(), Some("revocation_unknown"));
+}
+
+/// `cargo test --release -- --ignored --nocapture a_hundred_thousand`
+#[test]
+#[ignore = "a measurement"]
+fn a_hundred_thousand_clients_are_looked_over_in_a_moment() {
+    let root = root();
+    let middle = Plan::ca("CN=Middle").signed_by(&root);
+    let key = new_key();
+    let fleet = believing(&[&root]);
+    let identity = |serial| {
+        let leaf = Plan { serial, key: Some(key.clone()), ..Plan::leaf(&format!("CN=device-{serial}")) };
+        fleet.verify(&[&leaf.signed_by(&middle).der(), &middle.der()], NOW).unwrap()
+    };
+    let identities: Vec<_> = (0..100_000).map(identity).collect();
+    let serials: Vec<u32> = (1_000_000..2_000_000).chain([77, 99_999]).collect();
+    let lists = [&root, &middle].map(|issuer| {
+        let issuers = [root.certificate(), middle.certificate()];
+        RevocationList::read(&revoking(&serials).signed_by(issuer), &issuers, NOW).unwrap()
+    });
+    let domain = domain_of("fleet", &[&root, &middle], lists.into(), TrustPolicy::default());
+    let set = set(&[&domain]);
+    for _ in 0..3 {
+        let started = Instant::now();
+        let mut review = set.review(NOW);
+        let out = identities.iter().filter(|identity| review.judge(identity).is_err()).count();
+        println!("{out} of {} out after {:?}", identities.len(), started.elapsed());
+        assert_eq!(out, 2);
+    }
+}

@@ -240,7 +240,7 @@ fn a_head_that_trickles_ends_the_connection_whoever_reads_it() {
                      request_header_timeout: 1s } }]";
     site.configure(&origin.address, &[("listeners", listeners)]);
     let _gateway = site.start();
-    let many = (0..70).map(|number| format!("X-{number}: a\r\n")).collect::<String>();
+    let many = (0..70).map(|number| format!("X-{number}: a\r\n")).collect::<Vec<_>>().concat();
     for start in [
         "GET / HTTP/1.1\r\n",
         &format!("GET / HTTP/1.1\r\nHost: a\r\n{many}"),

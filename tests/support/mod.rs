@@ -1,5 +1,6 @@
 //! A gateway of its own for each test: the real binary on loopback, with certificates minted for the run.
 
+pub mod open;
 mod wire;
 
 use std::io::{BufRead, BufReader, Read, Write};

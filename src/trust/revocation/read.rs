@@ -95,6 +95,7 @@ fn read(der: &[u8], issuers: &[Certificate], now: UnixTime) -> Result<Revocation
     Ok(RevocationList {
         issuer: head.issuer.to_string(),
         issuer_key: head.issuer.comparable(),
+        issuer_raw: head.issuer.raw().into(),
         this_update: head.this_update,
         next_update: head.next_update,
         number: extensions.number,

@@ -1,0 +1,188 @@
+//! Shows those out who may no longer stay: after a reload, when a certificate expires, when a list grows stale.
+//!
+//! Never on a serving thread: whoever reloads walks through the open connections, and a thread of its own looks a few
+//! times a second what has expired. A connection is told by a flag and a wake-up.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::LiveConnections;
+use super::connection::Connection;
+use crate::UnixTime;
+use crate::runtime::{Cell, ListenerRuntime, Runtime};
+use crate::telemetry::{EndCause, EndedRecord, Telemetry};
+use crate::trust::Review;
+
+/// How soon after it expired a connection ends, at the latest, and how exact `grace` is.
+const TICK: Duration = Duration::from_millis(250);
+
+/// For requests under way whose client did nothing worse than to come of age.
+const GRACE: Duration = Duration::from_secs(10);
+
+pub struct Doorkeeper {
+    cell: Arc<Cell>,
+    live: Arc<LiveConnections>,
+    telemetry: Arc<Telemetry>,
+    /// Those that are ending, and when they are cut.
+    ending: Mutex<Vec<(Instant, Arc<Connection>)>>,
+}
+
+/// Why a client may not stay.
+struct Dismissal {
+    cause: EndCause,
+    detail: String,
+}
+
+impl Doorkeeper {
+    pub fn new(cell: Arc<Cell>, live: Arc<LiveConnections>, telemetry: Arc<Telemetry>) -> Self {
+        Self { cell, live, telemetry, ending: Mutex::default() }
+    }
+
+    /// Looks every open connection over, by the configuration in force. How many were ended.
+    pub fn review_all(&self, now: UnixTime) -> usize {
+        let runtime = self.cell.load_full();
+        let mut reviews = Reviews::new(&runtime, now);
+        let mut ended = Vec::new();
+        self.live.visit(|connections| ended.extend(self.review(connections, &mut reviews)));
+        self.record(&ended)
+    }
+
+    /// One that was admitted by a configuration that has been replaced meanwhile.
+    pub(super) fn review_one(&self, connection: &Arc<Connection>, now: UnixTime) {
+        let runtime = self.cell.load_full();
+        let ended = self.review(vec![connection.clone()], &mut Reviews::new(&runtime, now));
+        self.record(&ended);
+    }
+
+    /// Starts the thread that sees to what time alone changes.
+    pub fn start(self: Arc<Self>, clock: fn() -> UnixTime) -> std::io::Result<()> {
+        let watch = move || {
+            let mut looked = clock();
+            loop {
+                thread::sleep(TICK);
+                let now = clock();
+                self.tick(looked, now);
+                // A clock that was set back does not hide a change that was seen already.
+                looked = looked.max(now);
+            }
+        };
+        thread::Builder::new().name("doorkeeper".into()).spawn(watch).map(|_| ())
+    }
+
+    fn tick(&self, looked: UnixTime, now: UnixTime) {
+        self.cut_overdue(Instant::now());
+        let has_changed = |listener: &Arc<ListenerRuntime>| {
+            listener.trust.as_ref().is_some_and(|it| it.changed_between(looked, now))
+        };
+        if self.cell.load().listeners.iter().any(has_changed) {
+            self.review_all(now);
+            return;
+        }
+        let expired = self.live.expired(now);
+        if !expired.is_empty() {
+            let runtime = self.cell.load_full();
+            let ended = self.review(expired, &mut Reviews::new(&runtime, now));
+            self.record(&ended);
+        }
+    }
+
+    /// Ends those that may not stay before anything is written about them.
+    fn review(
+        &self,
+        connections: Vec<Arc<Connection>>,
+        reviews: &mut Reviews<'_>,
+    ) -> Vec<(Arc<Connection>, Dismissal)> {
+        let mut ended = Vec::new();
+        for connection in connections {
+            let Some(dismissal) = reviews.judge(&connection) else { continue };
+            if connection.dismiss() {
+                self.end(&connection, reviews.grace(&connection, dismissal.cause));
+                ended.push((connection, dismissal));
+            }
+        }
+        ended
+    }
+
+    fn end(&self, connection: &Arc<Connection>, grace: Duration) {
+        if grace.is_zero() {
+            connection.cut();
+        } else {
+            connection.end();
+            self.ending().push((Instant::now() + grace, connection.clone()));
+        }
+    }
+
+    fn cut_overdue(&self, now: Instant) {
+        self.ending().retain(|(until, connection)| {
+            let is_over = *until <= now;
+            if is_over {
+                connection.cut();
+            }
+            // Whoever left by itself is held by nobody else.
+            !is_over && Arc::strong_count(connection) > 1
+        });
+    }
+
+    fn record(&self, ended: &[(Arc<Connection>, Dismissal)]) -> usize {
+        let runtime = self.cell.load();
+        for (connection, dismissal) in ended {
+            let Some(listener) = runtime.listeners.get(connection.listener) else { continue };
+            listener.metrics.connection_ended(dismissal.cause);
+            self.telemetry.ended(EndedRecord::new(
+                connection,
+                &listener.name,
+                dismissal.cause,
+                &dismissal.detail,
+            ));
+        }
+        ended.len()
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Vec<(Instant, Arc<Connection>)>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What each listener would say now.
+struct Reviews<'a> {
+    listeners: Vec<(&'a ListenerRuntime, Option<Review<'a>>)>,
+}
+
+impl<'a> Reviews<'a> {
+    fn new(runtime: &'a Runtime, now: UnixTime) -> Self {
+        let review = |listener: &'a Arc<ListenerRuntime>| {
+            (&**listener, listener.trust.as_ref().map(|trust| trust.review(now)))
+        };
+        Self { listeners: runtime.listeners.iter().map(review).collect() }
+    }
+
+    /// `None`: it may stay.
+    fn judge(&mut self, connection: &Connection) -> Option<Dismissal> {
+        let (listener, review) = self.listeners.get_mut(connection.listener)?;
+        let dismissal = |cause, detail: &str| Some(Dismissal { cause, detail: detail.to_owned() });
+        match (&connection.identity, review) {
+            (None, _) if listener.demands_certificate() => {
+                dismissal(EndCause::CertificateRequired, "the listener demands a certificate now")
+            }
+            (None, _) => None,
+            (Some(_), None) => {
+                dismissal(EndCause::TrustRemoved, "the listener asks for no certificate any more")
+            }
+            (Some(identity), Some(review)) => {
+                let lapse = review.judge(identity).err()?;
+                Some(Dismissal { cause: EndCause::from(&lapse), detail: lapse.to_string() })
+            }
+        }
+    }
+
+    fn grace(&self, connection: &Connection, cause: EndCause) -> Duration {
+        let domain = connection.identity.as_ref().and_then(|identity| {
+            let (listener, _) = self.listeners.get(connection.listener)?;
+            let domains = listener.trust.as_ref()?.domains();
+            domains.iter().find(|domain| domain.name() == identity.trust_domain())
+        });
+        let usual = if cause == EndCause::Revoked { Duration::ZERO } else { GRACE };
+        domain.and_then(|domain| domain.policy().grace).unwrap_or(usual)
+    }
+}

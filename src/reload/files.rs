@@ -1,0 +1,110 @@
+//! The files that a configuration names, as they were at one moment.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::config::Config;
+
+/// Longer chains of symbolic links are loops: Linux gives up at as many.
+const MOST_LINKS: usize = 40;
+
+/// Two are equal as long as no file changed. What cannot be read is a state like any other.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileStates(Vec<(PathBuf, Option<State>)>);
+
+/// A file that was replaced has another number; one that was written in place, other times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    device: u64,
+    number: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileStates {
+    /// Taken before the files are read: what changes meanwhile is a change.
+    pub fn of(config: &Config) -> Self {
+        let state = |path: PathBuf| {
+            let state = std::fs::metadata(&path).ok().map(|found| State {
+                device: found.dev(),
+                number: found.ino(),
+                size: found.size(),
+                modified: (found.mtime(), found.mtime_nsec()),
+                changed: (found.ctime(), found.ctime_nsec()),
+            });
+            (path, state)
+        };
+        Self(config.files().into_iter().map(state).collect())
+    }
+}
+
+/// The directories in which something must happen for one of `files` to become another one: its own, and that of each
+/// symbolic link on the way. Kubernetes swaps such a link to replace all files of a volume at once.
+pub(super) fn directories(files: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut directories = BTreeSet::new();
+    for file in files {
+        follow(file, &mut directories);
+    }
+    directories
+}
+
+fn follow(file: &Path, directories: &mut BTreeSet<PathBuf>) {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let mut rest: Vec<PathBuf> = parts(&absolute);
+    let (mut reached, mut links) = (PathBuf::new(), 0);
+    while let Some(part) = rest.pop() {
+        if part == Path::new("..") {
+            reached.pop();
+            continue;
+        }
+        let next = reached.join(&part);
+        match std::fs::read_link(&next) {
+            Ok(target) if links < MOST_LINKS => {
+                links += 1;
+                directories.insert(reached.clone());
+                if target.is_absolute() {
+                    reached = PathBuf::new();
+                }
+                rest.extend(parts(&target));
+            }
+            _ if rest.is_empty() => drop(directories.insert(reached.clone())),
+            _ => reached = next,
+        }
+    }
+}
+
+/// The last one first.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let parts = path.components().filter(|part| !matches!(part, Component::CurDir));
+    let mut parts: Vec<PathBuf> = parts.map(|part| part.as_os_str().into()).collect();
+    parts.reverse();
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_directory_of_each_link_on_the_way_is_watched() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        for directory in ["volume/..1", "store/real", "etc"] {
+            std::fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        std::fs::write(root.join("volume/..1/ca.crt"), "").unwrap();
+        symlink("..1", root.join("volume/..data")).unwrap();
+        symlink("..data/ca.crt", root.join("volume/ca.crt")).unwrap();
+        symlink(root.join("store"), root.join("etc/certs")).unwrap();
+        symlink("../store/loop", root.join("store/loop")).unwrap();
+        let watched = |file: &str| directories(&[root.join(file)]);
+        let of = |names: &[&str]| names.iter().map(|name| root.join(name)).collect::<BTreeSet<_>>();
+        assert_eq!(watched("volume/ca.crt"), of(&["volume", "volume/..1"]));
+        assert_eq!(watched("etc/certs/real/missing.crt"), of(&["etc", "store/real"]));
+        assert_eq!(watched("store/loop"), of(&["store"]));
+    }
+}

@@ -1,0 +1,56 @@
+//! Why open connections are ended by us: each a label of the metrics.
+
+use crate::trust::{Lapse, RejectionReason};
+
+/// Why the client of an open connection may no longer be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EndCause {
+    Revoked,
+    /// The revocation list has become too old to say.
+    RevocationUnknown,
+    Expired,
+    /// Its trust domain or anchor is not admitted any more.
+    TrustRemoved,
+    /// It showed no certificate, and the listener demands one now.
+    CertificateRequired,
+    /// Whatever else the policy asks for now.
+    NotAdmitted,
+}
+
+impl EndCause {
+    /// In the order of their counters.
+    pub const ALL: [Self; 6] = [
+        Self::Revoked,
+        Self::RevocationUnknown,
+        Self::Expired,
+        Self::TrustRemoved,
+        Self::CertificateRequired,
+        Self::NotAdmitted,
+    ];
+
+    /// The label `cause` of `portcullis_connections_ended_total`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Revoked => "revoked",
+            Self::RevocationUnknown => "revocation_unknown",
+            Self::Expired => "expired",
+            Self::TrustRemoved => "trust_removed",
+            Self::CertificateRequired => "certificate_required",
+            Self::NotAdmitted => "not_admitted",
+        }
+    }
+}
+
+impl From<&Lapse> for EndCause {
+    fn from(lapse: &Lapse) -> Self {
+        match lapse {
+            Lapse::TrustRemoved(_) => Self::TrustRemoved,
+            Lapse::Rejected(rejection) => match rejection.reason {
+                RejectionReason::Revoked => Self::Revoked,
+                RejectionReason::RevocationUnknown => Self::RevocationUnknown,
+                RejectionReason::Expired => Self::Expired,
+                _ => Self::NotAdmitted,
+            },
+        }
+    }
+}

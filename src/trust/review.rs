@@ -1,0 +1,144 @@
+//! Whether a client that was believed would be believed now: what its open connections depend on.
+//!
+//! A signature that was right stays right, so the path that was verified is judged again without one. What can have
+//! changed is who is asked (domains, anchors), what they ask for (policy), who is revoked, and the time.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use super::checks::Path;
+use super::path::{Shown, check_size};
+use super::{ClientIdentity, Finding, OnExpiry, Rejection, RejectionReason, TrustDomain, TrustSet};
+use crate::UnixTime;
+use crate::certificate::Certificate;
+
+/// Why a client that was believed would not be now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Lapse {
+    /// The trust domain, or the anchor that vouched, is not asked any more. Maybe another one would vouch; but then the
+    /// client would be another one to whoever goes by domain and anchor.
+    #[error("{0}")]
+    TrustRemoved(String),
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+}
+
+/// The clients of one trust set at one moment, one after the other.
+pub struct Review<'a> {
+    set: &'a TrustSet,
+    now: UnixTime,
+    /// Domains that know of something revoked among their own anchors: no glance at a client's certificates tells
+    /// whether it is on the client's path.
+    doubtful: Vec<bool>,
+    /// Certificates other than leaves. A fleet has few, so each is read once.
+    read: AHashMap<Box<[u8]>, Option<Arc<Certificate>>>,
+}
+
+impl TrustSet {
+    pub fn review(&self, now: UnixTime) -> Review<'_> {
+        let doubtful = self.domains.iter().map(|domain| domain.has_revoked_anchor()).collect();
+        Review { set: self, now, doubtful, read: AHashMap::new() }
+    }
+}
+
+impl TrustDomain {
+    fn has_revoked_anchor(&self) -> bool {
+        !self.revoked.is_empty() && self.certificates.iter().any(|anchor| self.revoked.names(anchor))
+    }
+}
+
+impl Review<'_> {
+    /// Whether the client may stay.
+    pub fn judge(&mut self, identity: &ClientIdentity) -> Result<(), Lapse> {
+        let set = self.set;
+        let name = identity.trust_domain();
+        let Some(domain) = set.domains.iter().find(|domain| domain.name() == name) else {
+            let gone = format!("trust domain `{name}` is not admitted any more");
+            return Err(Lapse::TrustRemoved(gone));
+        };
+        let Some(&position) = domain.positions.get(&identity.anchor().fingerprint) else {
+            let anchor = &identity.anchor().subject;
+            return Err(Lapse::TrustRemoved(format!(
+                "`{anchor}` is no anchor of trust domain `{name}` any more"
+            )));
+        };
+        self.judge_path(identity, domain, &domain.certificates[position])
+            .map_err(|(reason, detail)| rejection(identity, reason, detail))?;
+        self.ask_others(identity, domain).map_err(Lapse::Rejected)
+    }
+
+    fn judge_path(
+        &mut self,
+        identity: &ClientIdentity,
+        domain: &TrustDomain,
+        anchor: &Certificate,
+    ) -> Result<(), Finding> {
+        let policy = &domain.policy;
+        let (bytes, count) =
+            identity.presented().fold((0, 0), |(bytes, count), der| (bytes + der.len(), count + 1));
+        check_size(bytes, count, policy)?;
+        let intermediates: Option<Vec<_>> =
+            identity.intermediates().iter().map(|der| self.certificate(der)).collect();
+        let intermediates = intermediates.ok_or_else(|| {
+            (RejectionReason::Internal, "the verified path cannot be read again".to_owned())
+        })?;
+        let path = Path {
+            leaf: identity.certificate(),
+            intermediates: intermediates.iter().map(Arc::as_ref).collect(),
+            anchor,
+        };
+        // Revoked comes first: it is final, also where an expired certificate may stay.
+        path.check_revocation(policy, &domain.revoked, self.now)?;
+        let valid_at = match policy.on_expiry {
+            OnExpiry::Close => self.now,
+            OnExpiry::Keep => self.now.min(identity.valid_until()),
+        };
+        path.check_validity(policy, valid_at)
+    }
+
+    /// Whoever is revoked by one domain of the set is believed by none. A domain is asked in earnest only if it knows
+    /// something of one of the certificates, which may be those of a namesake.
+    fn ask_others(&mut self, identity: &ClientIdentity, own: &TrustDomain) -> Result<(), Rejection> {
+        let set = self.set;
+        let others = set.domains.iter().zip(0..).filter(|(other, _)| other.name != own.name);
+        for (other, index) in others.filter(|(other, _)| !other.revoked.is_empty()) {
+            if !self.doubtful[index] && !self.is_named(identity, other) {
+                continue;
+            }
+            let shown: Vec<_> = identity.presented().map(Shown::encoded).collect();
+            let presented = set.read(&shown, self.now)?;
+            match other.verify(&presented, self.now) {
+                Err(rejection) if rejection.reason == RejectionReason::Revoked => return Err(rejection),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_named(&mut self, identity: &ClientIdentity, domain: &TrustDomain) -> bool {
+        domain.revoked.names(identity.certificate())
+            || identity.presented().skip(1).any(|der| {
+                self.certificate(der).is_some_and(|certificate| domain.revoked.names(&certificate))
+            })
+    }
+
+    /// `None` for what is no certificate: it was presented, but is on no path.
+    fn certificate(&mut self, der: &[u8]) -> Option<Arc<Certificate>> {
+        if let Some(read) = self.read.get(der) {
+            return read.clone();
+        }
+        let read = Certificate::from_der(der).ok().map(Arc::new);
+        self.read.insert(der.into(), read.clone());
+        read
+    }
+}
+
+fn rejection(identity: &ClientIdentity, reason: RejectionReason, detail: String) -> Rejection {
+    Rejection {
+        reason,
+        subject: Some(identity.certificate().subject().to_string()),
+        trust_domain: Some(identity.trust_domain().clone()),
+        detail,
+    }
+}

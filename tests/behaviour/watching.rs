@@ -1,0 +1,126 @@
+//! Files that the configuration names are read anew when they change, whole or not at all.
+
+use std::time::Duration;
+
+use crate::support::open::OpenConnection;
+use crate::support::{Gateway, Origin, Site, eventually, run};
+
+const SECOND: Duration = Duration::from_secs(1);
+const SERVER: &str = "{ threads: 1, drain_timeout: 1s, watch: WATCH }";
+
+fn site(list: &str, watch: &str) -> (Site, Gateway) {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    site.pki(&["crl"]);
+    if list == "volume/ca.crl" {
+        publish(&site, "..1");
+        std::os::unix::fs::symlink("..data/ca.crl", site.path().join(list)).unwrap();
+    }
+    let trust = format!("{{ fleet: {{ anchors: ca.crt, revocation: {{ lists: [{list}] }} }} }}");
+    site.configure(&origin.address, &[("trust", &trust), ("server", &SERVER.replace("WATCH", watch))]);
+    let gateway = site.start();
+    (site, gateway)
+}
+
+/// As the kubelet replaces the files of a volume.
+fn publish(site: &Site, version: &str) {
+    let volume = site.path().join("volume");
+    std::fs::create_dir_all(volume.join(version)).unwrap();
+    std::fs::copy(site.path().join("ca.crl"), volume.join(version).join("ca.crl")).unwrap();
+    std::os::unix::fs::symlink(version, volume.join("..data_tmp")).unwrap();
+    std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+}
+
+fn reloads(gateway: &Gateway, result: &str) -> f64 {
+    gateway.metric(&format!("portcullis_reloads_total{{result=\"{result}\"}}"))
+}
+
+#[test]
+fn a_client_is_out_within_a_second_of_the_list_that_revokes_it() {
+    for list in ["ca.crl", "volume/ca.crl"] {
+        let (site, gateway) = site(list, "true");
+        let mut revoked = OpenConnection::new(&site, Some("sensor-1"));
+        let mut other = OpenConnection::new(&site, Some("sensor-2"));
+        assert_eq!((revoked.get("/"), other.get("/")), (200, 200));
+        site.pki(&["revoke", "sensor-1.crt"]);
+        site.pki(&["crl"]);
+        if list == "volume/ca.crl" {
+            publish(&site, "..2");
+        }
+        assert!(revoked.ends_within(SECOND), "{list}");
+        assert_eq!(other.get("/"), 200);
+        assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 0);
+        assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 200);
+        assert!((reloads(&gateway, "ok") - 1.0).abs() < 0.1, "{list}: one change, one reload");
+    }
+}
+
+#[test]
+fn nothing_is_read_by_itself_where_that_is_switched_off() {
+    let (site, gateway) = site("ca.crl", "false");
+    let mut revoked = OpenConnection::new(&site, Some("sensor-1"));
+    assert_eq!(revoked.get("/"), 200);
+    site.pki(&["revoke", "sensor-1.crt"]);
+    site.pki(&["crl"]);
+    assert!(!revoked.ends_within(3 * SECOND));
+    assert!(reloads(&gateway, "ok") < 0.1);
+    assert_eq!(gateway.reload().0, 200);
+    assert!(revoked.ends_within(SECOND));
+}
+
+#[test]
+fn a_damaged_file_changes_nothing_and_the_next_good_one_mends_it() {
+    let (site, gateway) = site("ca.crl", "true");
+    site.pki(&["revoke", "sensor-1.crt"]);
+    let good = std::fs::read(site.path().join("ca.crl")).unwrap();
+    std::fs::write(site.path().join("ca.crl"), &good[..good.len() / 2]).unwrap();
+    eventually("it is refused", || (reloads(&gateway, "failed") > 0.5).then_some(()));
+    gateway.logged(&["reload refused", "trust.fleet.revocation.lists[0]"]);
+    assert!((gateway.metric("portcullis_config_stale") - 1.0).abs() < 0.1);
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200, "what was in force stays");
+    site.pki(&["crl"]);
+    eventually("the whole list is in force", || {
+        (site.curl(Some("sensor-1"), &[], "/").status == 0).then_some(())
+    });
+    assert!(gateway.metric("portcullis_config_stale") < 0.1);
+}
+
+#[test]
+fn a_half_written_configuration_neither_takes_effect_by_itself_nor_holds_up_a_revocation() {
+    let (site, gateway) = site("ca.crl", "true");
+    let file = site.path().join("gateway.yaml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, good.replace("pool: main", "pool: mian")).unwrap();
+    assert_eq!(gateway.reload().0, 422);
+    site.pki(&["revoke", "sensor-1.crt"]);
+    site.pki(&["crl"]);
+    eventually("it is out", || (site.curl(Some("sensor-1"), &[], "/").status == 0).then_some(()));
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 200);
+    let stale = gateway.metric("portcullis_config_stale");
+    assert!((stale - 1.0).abs() < 0.1, "the configuration is still wrong");
+    assert!(gateway.admin_get("/status").1.contains("mian"));
+    std::fs::write(&file, &good).unwrap();
+    assert_eq!(gateway.reload().0, 200);
+    assert!(gateway.metric("portcullis_config_stale") < 0.1);
+}
+
+#[test]
+fn a_renewed_server_certificate_is_shown_without_anybody_asking() {
+    let (site, _gateway) = site("ca.crl", "true");
+    let shown = || {
+        let command = format!(
+            "openssl s_client -connect 127.0.0.1:{} -cert sensor-1.crt -key sensor-1.key </dev/null 2>/dev/null | \
+             openssl x509 -noout -serial",
+            site.port
+        );
+        String::from_utf8(run(site.path(), "sh", &["-c", &command]).stdout).unwrap()
+    };
+    let before = shown();
+    site.pki(&["issue", "renewed", "--kind", "server", "--subject", "CN=localhost", "--dns", "localhost"]);
+    let replace =
+        |from: &str, to: &str| std::fs::rename(site.path().join(from), site.path().join(to)).unwrap();
+    replace("renewed.crt", "server.crt");
+    replace("renewed.key", "server.key");
+    eventually("the new one is shown", || (shown() != before).then_some(()));
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+}
