@@ -3,6 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "behaviour/both_ways.rs"]
+mod both_ways;
 #[path = "behaviour/ending.rs"]
 mod ending;
 #[path = "behaviour/forwarding.rs"]

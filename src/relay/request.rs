@@ -80,23 +80,26 @@ fn is_left_out(name: &str, identity: &IdentityHeaders) -> bool {
 
 /// HTTP/2 may cut a cookie field into several, which HTTP/1.1 wants as one (RFC 9113, section 8.2.3).
 #[derive(Default)]
-struct Cookies(Vec<u8>);
+struct Cookies(Option<Vec<u8>>);
 
 impl Cookies {
     fn takes(&mut self, name: &str, value: &[u8]) -> bool {
         if name.len() != "cookie".len() || !name.eq_ignore_ascii_case("cookie") {
             return false;
         }
-        if !self.0.is_empty() {
-            self.0.extend_from_slice(b"; ");
+        match &mut self.0 {
+            Some(cookies) => {
+                cookies.extend_from_slice(b"; ");
+                cookies.extend_from_slice(value);
+            }
+            None => self.0 = Some(value.to_owned()),
         }
-        self.0.extend_from_slice(value);
         true
     }
 
     fn write(&self, out: &mut Vec<u8>) {
-        if !self.0.is_empty() {
-            line(out, "Cookie", &self.0);
+        if let Some(cookies) = &self.0 {
+            line(out, "Cookie", cookies);
         }
     }
 }

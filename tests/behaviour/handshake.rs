@@ -343,3 +343,21 @@ fn a_client_that_writes_early_still_hears_why_it_is_refused() {
         assert!(error.contains("alert unknown ca") || error.contains("UNKNOWN_CA"), "{error}");
     }
 }
+
+#[test]
+fn the_cap_on_handshakes_in_flight_is_never_exceeded_however_fast_clients_come() {
+    let site = Site::new();
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { mode: require, trust: [fleet] }, limits: { \
+                     handshake_timeout: 10s, handshakes_in_flight: 5 } }]";
+    site.configure("127.0.0.1:1", &[("listeners", listeners)]);
+    let gateway = site.start();
+    let _silent: Vec<_> =
+        (0..100).map(|_| std::net::TcpStream::connect(("127.0.0.1", site.port)).unwrap()).collect();
+    let refused = "portcullis_tls_handshake_failures_total{listener=\"edge\",reason=\"overloaded\"}";
+    crate::support::eventually("all but five are refused", || {
+        let started = gateway.metric("portcullis_tls_handshakes_started_total{listener=\"edge\"}");
+        (started > 99.5).then_some(())
+    });
+    assert!((gateway.metric(refused) - 95.0).abs() < 1.5, "{}", gateway.metric(refused));
+}
