@@ -37,9 +37,10 @@ fn a_request_that_is_handed_over_is_counted_once() {
             assert_eq!(response.await.unwrap().status(), 200);
         }
     });
-    let line = gateway.logged(&["\"request\"", "-2\""]);
-    assert!(line.contains("\"bytes_in\":100000"), "{line}");
-    assert!(!gateway.log().contains("-3\""), "{}", gateway.log());
+    for number in ["-1\"", "-2\""] {
+        let line = gateway.logged(&["\"kind\":\"request\"", number]);
+        assert!(line.contains("\"bytes_in\":100000"), "{line}");
+    }
 }
 
 #[test]
@@ -240,7 +241,7 @@ fn a_head_that_trickles_ends_the_connection_whoever_reads_it() {
                      request_header_timeout: 1s } }]";
     site.configure(&origin.address, &[("listeners", listeners)]);
     let _gateway = site.start();
-    let many = (0..70).map(|number| format!("X-{number}: a\r\n")).collect::<Vec<_>>().concat();
+    let many = "X-A: b\r\n".repeat(70);
     for start in [
         "GET / HTTP/1.1\r\n",
         &format!("GET / HTTP/1.1\r\nHost: a\r\n{many}"),
@@ -566,7 +567,7 @@ fn many_http2_streams_at_once_and_some_that_are_taken_back_are_all_told_apart() 
     let port = site.port;
     site.over_h2("sensor-1", async move |mut send| {
         let mut answers = Vec::new();
-        for number in 0..150 {
+        for number in 0..100 {
             let request = http::Request::get(format!("https://localhost:{port}/{number}")).body(()).unwrap();
             send = send.ready().await.unwrap();
             let (response, mut stream) = send.send_request(request, true).unwrap();

@@ -171,3 +171,36 @@ fn clients_with_every_usual_kind_of_key_are_let_in_and_one_with_a_short_key_is_n
         }
     }
 }
+
+#[test]
+fn a_client_that_comes_again_is_told_and_recorded_like_the_first_time_and_refused_once_revoked() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.pki(&["crl"]);
+    let trust = "{ fleet: { anchors: ca.crt, revocation: { lists: [ca.crl] } } }";
+    site.configure(&origin.address, &[("trust", trust)]);
+    let gateway = site.start();
+    for _ in 0..3 {
+        assert_eq!(site.curl(Some("sensor-1"), &["--http1.1"], "/").status, 200);
+    }
+    let seen = origin.requests();
+    assert!(seen.len() == 3 && seen.iter().all(|request| *request == seen[0]), "{seen:?}");
+    gateway.logged(&["\"request\"", "\"path\":\"/\""]);
+    let told = |line: &str| {
+        let from = line.find("\"listener\"")?;
+        let (peer, rest) = line[from..].split_once("\"result\"")?;
+        let _ = peer;
+        Some(rest.split_once("\"duration_seconds\"")?.0.to_owned())
+    };
+    let log = crate::support::eventually("three are recorded", || {
+        let log = gateway.log();
+        (log.matches("\"kind\":\"connection\"").count() >= 3).then_some(log)
+    });
+    let records: Vec<_> =
+        log.lines().filter(|line| line.contains("\"kind\":\"connection\"")).map(told).collect();
+    assert!(records[0].is_some() && records.iter().all(|record| *record == records[0]), "{records:?}");
+    site.pki(&["revoke", "sensor-1.crt"]);
+    site.pki(&["crl"]);
+    assert_eq!(gateway.reload().0, 200);
+    assert_eq!(site.curl(Some("sensor-1"), &["--http1.1"], "/").status, 0);
+    gateway.logged(&["\"kind\":\"connection\"", "revoked", "sensor-1"]);
+}
