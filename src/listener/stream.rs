@@ -144,6 +144,7 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_cut()?;
         ready!(self.poll_write_gathered(cx))?;
         Pin::new(&mut self.tls).poll_flush(cx)
     }
