@@ -1,0 +1,167 @@
+//! Listeners: addresses, TLS, who is asked for a certificate.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::super::file::{CertificateFile, ListenerFile, ModeFile, ProtocolFile};
+use super::super::scalar::Span;
+use super::super::types::{
+    CertificateFiles, ClientAuth, ClientAuthMode, ListenAddress, ListenerConfig, ListenerLimits, Protocol,
+    TlsConfig, TlsVersion,
+};
+use super::{Builder, quoted};
+
+const DEFAULT_GROUPS: &[&str] = &["X25519MLKEM768", "X25519", "P-256", "P-384"];
+
+impl Builder {
+    pub(super) fn listener(&mut self, index: usize, at: &str, file: ListenerFile) -> Option<ListenerConfig> {
+        self.check_name(at, file.name.as_ref());
+        let address = self.listen_address(&format!("{at}.address"), &file.address);
+        let certificates: Vec<_> = file
+            .tls
+            .certificates
+            .iter()
+            .enumerate()
+            .map(|(number, files)| self.certificate(format!("{at}.tls.certificates[{number}]"), files))
+            .collect();
+        if certificates.is_empty() {
+            self.problem(format!("{at}.tls.certificates"), "there are none", Some("at least one"), None);
+        }
+        let minimum =
+            self.version(&format!("{at}.tls.minimum_version"), file.tls.minimum_version, TlsVersion::Tls12);
+        let maximum =
+            self.version(&format!("{at}.tls.maximum_version"), file.tls.maximum_version, TlsVersion::Tls13);
+        if minimum > maximum {
+            self.problem(format!("{at}.tls"), "the minimum version is above the maximum version", None, None);
+        }
+        let protocols = file.protocols.unwrap_or_else(|| vec![ProtocolFile::H2, ProtocolFile::Http1]);
+        if protocols.is_empty() {
+            self.problem(format!("{at}.protocols"), "there are none", Some("`[h2, http/1.1]`"), None);
+        }
+        let (tls13_ciphers, ciphers) = self.ciphers(&format!("{at}.tls.ciphers"), file.tls.ciphers);
+        let groups = file.tls.groups;
+        let client_auth = self.client_auth(at, file.client_auth.mode, &file.client_auth.trust);
+        let limits = file.limits;
+        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        Some(ListenerConfig {
+            name: file.name.unwrap_or_else(|| format!("listener-{}", index + 1)).into(),
+            address: address?,
+            protocols: protocols.into_iter().map(protocol).collect(),
+            tls: TlsConfig {
+                certificates,
+                minimum_version: minimum,
+                maximum_version: maximum,
+                ciphers,
+                tls13_ciphers,
+                groups: groups
+                    .unwrap_or_else(|| DEFAULT_GROUPS.iter().map(|&group| group.to_owned()).collect()),
+                session_tickets: file.tls.session_tickets.unwrap_or(true),
+                ticket_lifetime: span(file.tls.ticket_lifetime, Duration::from_secs(3600)),
+            },
+            client_auth: ClientAuth {
+                send_ca_names: file.client_auth.send_ca_names.unwrap_or(true),
+                ..client_auth?
+            },
+            limits: ListenerLimits {
+                handshake_timeout: span(limits.handshake_timeout, Duration::from_secs(5)),
+                handshakes_in_flight: self.positive(
+                    at,
+                    "handshakes_in_flight",
+                    limits.handshakes_in_flight,
+                    1024,
+                ),
+                connections: self.positive(at, "connections", limits.connections, 100_000),
+                keepalive_timeout: span(limits.keepalive_timeout, Duration::from_secs(60)),
+                request_header_timeout: span(limits.request_header_timeout, Duration::from_secs(10)),
+            },
+        })
+    }
+
+    fn listen_address(&mut self, at: &str, text: &str) -> Option<ListenAddress> {
+        if let Some(name) = text.strip_prefix("systemd:").filter(|name| !name.is_empty()) {
+            return Some(ListenAddress::Systemd(name.to_owned()));
+        }
+        let address =
+            text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).map(ListenAddress::Tcp);
+        if address.is_none() {
+            let expected =
+                "an IP address with a port, such as `0.0.0.0:8443` or `[::]:8443`, or `systemd:NAME`";
+            self.problem(at, format!("`{text}` is not an address"), Some(expected), None);
+        }
+        address
+    }
+
+    fn version(&mut self, at: &str, text: Option<String>, default: TlsVersion) -> TlsVersion {
+        match text.as_deref() {
+            None => default,
+            Some("1.2") => TlsVersion::Tls12,
+            Some("1.3") => TlsVersion::Tls13,
+            Some(other) => {
+                self.problem(
+                    at,
+                    format!("`{other}` is not spoken here"),
+                    Some("`\"1.2\"` or `\"1.3\"`"),
+                    None,
+                );
+                default
+            }
+        }
+    }
+
+    /// Those of TLS 1.3, and those of TLS 1.2. The libraries' words for whole families of ciphers are not read: what a word
+    /// such as `ALL` stands for is another thing in each of them.
+    fn ciphers(&mut self, at: &str, names: Option<Vec<String>>) -> (Vec<String>, Vec<String>) {
+        if names.as_ref().is_some_and(Vec::is_empty) {
+            self.problem(at, "there are none", Some("at least one, or no such key"), None);
+        }
+        let is_cipher = |name: &String| {
+            let mut words = name.split(['-', '_']);
+            words.clone().count() > 1
+                && words.all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        };
+        let names = names.unwrap_or_default();
+        for name in names.iter().filter(|name| !is_cipher(name)) {
+            let expected =
+                "`TLS_AES_128_GCM_SHA256` for TLS 1.3, `ECDHE-RSA-AES128-GCM-SHA256` for TLS 1.2, …";
+            self.problem(at, format!("`{name}` is not the name of a cipher suite"), Some(expected), None);
+        }
+        names.into_iter().partition(|name| name.starts_with("TLS_"))
+    }
+
+    pub(super) fn certificate(&self, at: String, files: &CertificateFile) -> CertificateFiles {
+        CertificateFiles { chain: self.path(&files.chain), key: self.path(&files.key), at }
+    }
+
+    fn client_auth(&mut self, at: &str, mode: Option<ModeFile>, trust: &[String]) -> Option<ClientAuth> {
+        let mode = match mode.unwrap_or(ModeFile::Require) {
+            ModeFile::Require => ClientAuthMode::Require,
+            ModeFile::Optional => ClientAuthMode::Optional,
+            ModeFile::Off => ClientAuthMode::Off,
+        };
+        let at = format!("{at}.client_auth.trust");
+        if mode == ClientAuthMode::Off && !trust.is_empty() {
+            self.problem(&at, "`mode: off` asks for no certificate", Some("no trust domains"), None);
+        }
+        if mode != ClientAuthMode::Off && trust.is_empty() {
+            let hint = match self.trust.as_slice() {
+                [] => "define one under `trust`".to_owned(),
+                known => format!("there are {}", quoted(known)),
+            };
+            let expected = Some("the trust domains whose clients may enter here");
+            self.problem(&at, "missing: nobody could enter", expected, Some(hint));
+        }
+        let names: Vec<_> = trust
+            .iter()
+            .enumerate()
+            .map(|(number, name)| self.reference(format!("{at}[{number}]"), "trust domain", name))
+            .collect();
+        Some(ClientAuth { mode, trust: names.into_iter().collect::<Option<_>>()?, send_ca_names: true })
+    }
+}
+
+fn protocol(file: ProtocolFile) -> Protocol {
+    match file {
+        ProtocolFile::H2 => Protocol::H2,
+        ProtocolFile::Http1 => Protocol::Http1,
+    }
+}

@@ -1,0 +1,42 @@
+//! Trust domains.
+
+use super::super::file::{OnExpiryFile, StaleWord, TrustFile, UsageFile, WhenStaleFile};
+use super::super::types::TrustConfig;
+use super::Builder;
+use crate::trust::{OnExpiry, TrustPolicy, Usage, WhenStale};
+
+impl Builder {
+    pub(super) fn trust_domain(&mut self, name: &str, at: &str, file: TrustFile) -> Option<TrustConfig> {
+        let default = TrustPolicy::default();
+        if file.anchors.is_empty() {
+            self.problem(format!("{at}.anchors"), "it is empty", Some("a PEM bundle"), None);
+        }
+        Some(TrustConfig {
+            name: name.into(),
+            anchors: self.path(&file.anchors),
+            lists: file.revocation.lists.iter().map(|list| self.path(list)).collect(),
+            policy: TrustPolicy {
+                client_auth_usage: match file.client_auth_usage {
+                    Some(UsageFile::Always) => Usage::Always,
+                    Some(UsageFile::WhenPresent) | None => default.client_auth_usage,
+                },
+                max_depth: self.at_most(
+                    &format!("{at}.max_depth"),
+                    file.max_depth.unwrap_or(default.max_depth),
+                    100,
+                ),
+                max_chain_bytes: file.max_chain_bytes.unwrap_or(default.max_chain_bytes),
+                when_stale: match file.revocation.when_stale {
+                    Some(WhenStaleFile::Word(StaleWord::Believe)) => WhenStale::Believe,
+                    Some(WhenStaleFile::For(span)) => WhenStale::BelieveFor(span.believe_for.0),
+                    Some(WhenStaleFile::Word(StaleWord::Refuse)) | None => default.when_stale,
+                },
+                on_expiry: match file.on_expiry {
+                    Some(OnExpiryFile::Keep) => OnExpiry::Keep,
+                    Some(OnExpiryFile::Close) | None => OnExpiry::Close,
+                },
+                grace: file.grace.map(|span| span.0),
+            },
+        })
+    }
+}
