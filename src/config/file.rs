@@ -494,6 +494,8 @@ pub struct ServerFile {
     pub drain_timeout: Option<Span>,
     /// Where a new process takes the sockets over. Default: `/run/portcullis/upgrade.sock`.
     pub upgrade_socket: Option<String>,
+    /// Where the gateway keeps what must outlive it. Default: what systemd's `StateDirectory=` gives, or none.
+    pub state_directory: Option<String>,
     /// Whether the files that are named here are read anew when they change. Default: true.
     pub watch: Option<bool>,
 }

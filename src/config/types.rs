@@ -300,6 +300,8 @@ pub struct ServerSettings {
     pub threads: usize,
     pub drain_timeout: Duration,
     pub upgrade_socket: Option<PathBuf>,
+    /// Where the gateway keeps what must outlive it; `None`: nowhere.
+    pub state_directory: Option<PathBuf>,
     /// Whether files are read anew when they change.
     pub watch: bool,
 }

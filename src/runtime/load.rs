@@ -156,6 +156,7 @@ impl Loader<'_> {
         refuse("server.threads", "number of threads", now.threads != then.threads);
         refuse("server.drain_timeout", "time to drain", now.drain_timeout != then.drain_timeout);
         refuse("server.upgrade_socket", "upgrade socket", now.upgrade_socket != then.upgrade_socket);
+        refuse("server.state_directory", "state directory", now.state_directory != then.state_directory);
         refuse("logging.format", "format of the log", new.logging.format != old.logging.format);
     }
 

@@ -80,6 +80,20 @@ impl Builder {
         path
     }
 
+    /// Without one in the file, the first that systemd has made for the service (`systemd.exec(5)`).
+    fn state_directory(&mut self, text: Option<&str>) -> Option<PathBuf> {
+        match text {
+            Some("") => {
+                self.problem("server.state_directory", "it is empty", Some("a directory"), None);
+                None
+            }
+            Some(text) => Some(self.path(text)),
+            None => std::env::split_paths(&std::env::var_os("STATE_DIRECTORY")?)
+                .next()
+                .filter(|directory| directory.is_absolute()),
+        }
+    }
+
     pub(super) fn server(&mut self, root: &Mapping) -> ServerSettings {
         let file = self.section::<ServerFile>(root, "server").unwrap_or_default();
         if file.threads == Some(0) {
@@ -94,6 +108,7 @@ impl Builder {
                 "server.upgrade_socket",
                 file.upgrade_socket.as_deref().unwrap_or(DEFAULT_UPGRADE_SOCKET),
             )),
+            state_directory: self.state_directory(file.state_directory.as_deref()),
             watch: file.watch.unwrap_or(true),
         }
     }
