@@ -9,6 +9,7 @@
 //! that can stand behind the `openssl` crate.
 
 mod checks;
+mod deny;
 mod identity;
 mod memory;
 mod path;
@@ -31,6 +32,9 @@ use checks::{Path, leaf_is_ca};
 use path::{PathFailure, Presented};
 use revocation::RevocationIndex;
 
+pub use deny::{
+    DeniedName, DeniedNames, DenyEntry, DenyFault, DenyList, DenyListError, DenySelector, IssuerName, Place,
+};
 pub use identity::ClientIdentity;
 pub use policy::{OnExpiry, TrustPolicy, Usage, WhenStale};
 pub use review::{Lapse, Review};

@@ -91,6 +91,11 @@ impl Name {
     pub(crate) fn comparable(&self) -> Box<[u8]> {
         comparable(&self.rdns)
     }
+
+    /// The same for RDNs that were read from text.
+    pub(crate) fn comparable_rdns(rdns: &[Vec<Attribute>]) -> Box<[u8]> {
+        comparable(rdns)
+    }
 }
 
 impl fmt::Display for Name {

@@ -1,0 +1,112 @@
+//! Names by which a deny list knows a certificate: its issuer's, or its own.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::str::FromStr;
+
+use crate::certificate::{Attribute, DistinguishedNameError, Name, SubjectAltName};
+
+/// The name of an issuer. Two are equal if a chain could be built by either: blind to case and runs of spaces.
+#[derive(Debug, Clone)]
+pub struct IssuerName {
+    /// RFC 4514 text.
+    text: Box<str>,
+    comparable: Box<[u8]>,
+}
+
+impl IssuerName {
+    pub fn of(name: &Name) -> Self {
+        Self { text: name.to_string().into(), comparable: name.comparable() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.comparable.is_empty()
+    }
+}
+
+impl FromStr for IssuerName {
+    type Err = DistinguishedNameError;
+
+    /// From RFC 4514 text, as `portcullis explain` shows it.
+    fn from_str(text: &str) -> Result<Self, DistinguishedNameError> {
+        let rdns = Name::parse_rfc4514(text)?;
+        Ok(Self { text: Name::format_rfc4514(&rdns).into(), comparable: Name::comparable_rdns(&rdns) })
+    }
+}
+
+impl PartialEq for IssuerName {
+    fn eq(&self, other: &Self) -> bool {
+        self.comparable == other.comparable
+    }
+}
+
+impl Eq for IssuerName {}
+
+impl Hash for IssuerName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.comparable.hash(state);
+    }
+}
+
+impl fmt::Display for IssuerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// One name that a certificate may have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeniedName {
+    /// An attribute of the subject, its value compared exactly; a subject that has it several times has it.
+    Subject(Attribute),
+    /// A subject alternative name. DNS names are in lower case.
+    San(SubjectAltName),
+}
+
+impl From<SubjectAltName> for DeniedName {
+    fn from(name: SubjectAltName) -> Self {
+        match name {
+            SubjectAltName::Dns(name) => Self::San(SubjectAltName::Dns(name.to_ascii_lowercase())),
+            other => Self::San(other),
+        }
+    }
+}
+
+impl fmt::Display for DeniedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subject(attribute) => {
+                f.write_str(&Name::format_rfc4514(std::slice::from_ref(&vec![attribute.clone()])))
+            }
+            Self::San(name) => name.fmt(f),
+        }
+    }
+}
+
+/// At least one name; a certificate must have all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeniedNames(Box<[DeniedName]>);
+
+impl DeniedNames {
+    /// In any order; `None` when there are none, which would mean everybody.
+    pub fn new(names: impl IntoIterator<Item = DeniedName>) -> Option<Self> {
+        let mut names: Vec<DeniedName> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        (!names.is_empty()).then(|| Self(names.into()))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &DeniedName> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for DeniedNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, name) in self.0.iter().enumerate() {
+            let separator = if position == 0 { "" } else { " and " };
+            write!(f, "{separator}`{name}`")?;
+        }
+        Ok(())
+    }
+}
