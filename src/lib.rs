@@ -20,6 +20,7 @@ pub mod reload;
 pub mod route;
 pub mod runtime;
 pub mod server;
+pub mod shard;
 pub mod telemetry;
 pub mod tls;
 pub mod trust;

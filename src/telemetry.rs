@@ -10,6 +10,8 @@ mod metrics;
 #[cfg(target_os = "linux")]
 mod process;
 mod record;
+mod shown;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

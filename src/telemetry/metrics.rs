@@ -6,25 +6,13 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
-};
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::handles::{EndpointMetrics, ListenerMetrics, RouteMetrics};
+use super::handles::{EndpointMetrics, Handshakes, ListenerMetrics, PerConnection, RouteMetrics};
 use super::lease::{Lease, Users};
+use super::shown::{Counted, Shown};
 use super::{EndCause, HandshakeFailure};
 use crate::UnixTime;
-
-/// Seconds. A handshake takes from a tenth of a millisecond to the deadline.
-const HANDSHAKE_BUCKETS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-const REQUEST_BUCKETS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-const REQUESTS_PER_CONNECTION: &[f64] = &[0.0, 1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 1000.0, 10000.0];
-
-/// The status classes of `portcullis_requests_total`; `none`: the client was gone before an answer.
-const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The label `reason` of `portcullis_refusals_total`: `gateway::refusal` has a word for each.
 const REFUSALS: [&str; 10] = [
@@ -44,22 +32,19 @@ const REFUSALS: [&str; 10] = [
 pub struct Metrics {
     registry: Registry,
     started: IntCounterVec,
-    finished: IntCounterVec,
+    handshakes: Shown<Handshakes>,
     failures: IntCounterVec,
-    durations: HistogramVec,
     in_flight: IntGaugeVec,
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
     ended: IntCounterVec,
-    requests: IntCounterVec,
-    request_durations: HistogramVec,
+    routes: Shown<RouteMetrics>,
     refusals: IntCounterVec,
     refused: [IntCounter; REFUSALS.len()],
     endpoint_healthy: IntGaugeVec,
-    endpoint_requests: IntCounterVec,
-    endpoint_durations: HistogramVec,
+    endpoints: Shown<EndpointMetrics>,
     certificate_expiry: IntGaugeVec,
-    per_connection: Histogram,
+    per_connection: Arc<PerConnection>,
     reloads: IntCounterVec,
     stale: IntGauge,
     loaded_at: IntGauge,
@@ -77,19 +62,7 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         let users = Users::default();
-        let requests = counters(
-            r,
-            "portcullis_requests_total",
-            "Requests, by route and class of the answer's status.",
-            &["route", "status"],
-        );
-        let request_durations = histograms(
-            r,
-            "portcullis_request_duration_seconds",
-            "Time from the request's header to the end of its answer.",
-            &["route"],
-            REQUEST_BUCKETS,
-        );
+        let routes: Shown<RouteMetrics> = shown(r);
         let refusals = counters(
             r,
             "portcullis_refusals_total",
@@ -103,24 +76,12 @@ impl Metrics {
                 "Handshakes begun.",
                 &["listener"],
             ),
-            finished: counters(
-                r,
-                "portcullis_tls_handshakes_total",
-                "Handshakes ended, by result, resumption and TLS version.",
-                &["listener", "result", "resumed", "version"],
-            ),
+            handshakes: shown(r),
             failures: counters(
                 r,
                 "portcullis_tls_handshake_failures_total",
                 "Handshakes that failed, by reason.",
                 &["listener", "reason"],
-            ),
-            durations: histograms(
-                r,
-                "portcullis_tls_handshake_duration_seconds",
-                "Time from the accepted connection to the finished handshake.",
-                &["listener", "resumed"],
-                HANDSHAKE_BUCKETS,
             ),
             in_flight: gauges(
                 r,
@@ -141,9 +102,8 @@ impl Metrics {
                 "Open connections ended because their client may no longer be there, by cause.",
                 &["listener", "cause"],
             ),
-            unrouted: Arc::new(route(&users, &requests, &request_durations, "none")),
-            requests,
-            request_durations,
+            unrouted: routes.get(&["none"], RouteMetrics::default),
+            routes,
             refused: REFUSALS.map(|reason| refusals.with_label_values(&[reason])),
             refusals,
             endpoint_healthy: gauges(
@@ -152,33 +112,14 @@ impl Metrics {
                 "1 while the endpoint is believed to work.",
                 &["pool", "endpoint"],
             ),
-            endpoint_requests: counters(
-                r,
-                "portcullis_endpoint_requests_total",
-                "Requests sent to an endpoint, by class of its answer's status; `none`: no answer.",
-                &["pool", "endpoint", "status"],
-            ),
-            endpoint_durations: histograms(
-                r,
-                "portcullis_endpoint_duration_seconds",
-                "Time to the endpoint's response header.",
-                &["pool", "endpoint"],
-                REQUEST_BUCKETS,
-            ),
+            endpoints: shown(r),
             certificate_expiry: gauges(
                 r,
                 "portcullis_certificate_not_after_timestamp_seconds",
                 "When a certificate of ours or a trust anchor expires.",
                 &["kind", "name", "subject"],
             ),
-            per_connection: histograms(
-                r,
-                "portcullis_requests_per_connection",
-                "Requests that a connection had carried when it ended.",
-                &[],
-                REQUESTS_PER_CONNECTION,
-            )
-            .with_label_values::<&str>(&[]),
+            per_connection: shown(r).get(&[], PerConnection::default),
             reloads: counters(r, "portcullis_reloads_total", "Reloads, by result.", &["result"]),
             stale: gauge(
                 r,
@@ -224,19 +165,13 @@ impl Metrics {
     /// routes and endpoints.
     pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
         let mut lease = Lease::new(&self.users, format!("listener {name}"));
-        let mut finished =
-            |result, resumed, version| lease.series(&self.finished, &[name, result, resumed, version]);
-        let succeeded = ["no", "yes"].map(|resumed| ["1.2", "1.3"].map(|v| finished("ok", resumed, v)));
-        let failed = finished("failed", "no", "none");
         let failures = HandshakeFailure::ALL.iter();
         Arc::new(ListenerMetrics {
             started: lease.series(&self.started, &[name]),
-            succeeded,
-            failed,
+            handshakes: self.handshakes.get(&[name], Handshakes::default),
             failures: failures
                 .map(|failure| lease.series(&self.failures, &[name, failure.as_str()]))
                 .collect(),
-            durations: ["no", "yes"].map(|resumed| lease.series(&self.durations, &[name, resumed])),
             in_flight: lease.series(&self.in_flight, &[name]),
             connections: lease.series(&self.connections, &[name]),
             connections_total: lease.series(&self.connections_total, &[name]),
@@ -246,7 +181,7 @@ impl Metrics {
     }
 
     pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
-        Arc::new(route(&self.users, &self.requests, &self.request_durations, name))
+        self.routes.get(&[name], RouteMetrics::default)
     }
 
     /// Requests that matched no route.
@@ -255,12 +190,10 @@ impl Metrics {
     }
 
     pub fn endpoint(&self, pool: &str, endpoint: &str) -> Arc<EndpointMetrics> {
-        let mut lease = Lease::new(&self.users, format!("endpoint {pool} {endpoint}"));
-        Arc::new(EndpointMetrics {
-            healthy: lease.series(&self.endpoint_healthy, &[pool, endpoint]),
-            classes: CLASSES.map(|class| lease.series(&self.endpoint_requests, &[pool, endpoint, class])),
-            duration: lease.series(&self.endpoint_durations, &[pool, endpoint]),
-            _lease: lease,
+        self.endpoints.get(&[pool, endpoint], || {
+            let mut lease = Lease::new(&self.users, format!("endpoint {pool} {endpoint}"));
+            let healthy = lease.series(&self.endpoint_healthy, &[pool, endpoint]);
+            EndpointMetrics::new(healthy, lease)
         })
     }
 
@@ -282,7 +215,7 @@ impl Metrics {
     }
 
     pub fn requests_per_connection(&self, requests: u32) {
-        self.per_connection.observe(f64::from(requests));
+        self.per_connection.observe(requests);
     }
 
     /// `is_stale`: an earlier one that failed is not mended by it.
@@ -317,13 +250,10 @@ impl Default for Metrics {
     }
 }
 
-fn route(users: &Users, requests: &IntCounterVec, durations: &HistogramVec, name: &str) -> RouteMetrics {
-    let mut lease = Lease::new(users, format!("route {name}"));
-    RouteMetrics {
-        classes: CLASSES.map(|class| lease.series(requests, &[name, class])),
-        duration: lease.series(durations, &[name]),
-        _lease: lease,
-    }
+fn shown<T: Counted>(registry: &Registry) -> Shown<T> {
+    let shown = Shown::new();
+    register(registry, shown.clone());
+    shown
 }
 
 fn unix_now() -> i64 {
@@ -355,13 +285,6 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     counters(registry, name, help, &[]).with_label_values::<&str>(&[])
-}
-
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    let family = HistogramVec::new(options, labels).expect("a valid literal name");
-    register(registry, family.clone());
-    family
 }
 
 #[cfg(test)]
