@@ -51,7 +51,7 @@ impl ProxyHttp for Gateway {
     type CTX = Exchange;
 
     fn new_ctx(&self) -> Exchange {
-        Exchange::new(self.cell.load_full())
+        Exchange::new(self.cell.pin())
     }
 
     /// Pingora would add a compression module to every request; an origin's answer is not ours to change.
@@ -76,7 +76,8 @@ impl ProxyHttp for Gateway {
 
     /// Chooses one of the pool's endpoints that was not tried yet.
     async fn upstream_peer(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
-        let Some(pool) = exchange.pool.clone() else {
+        let runtime = exchange.runtime.clone();
+        let Some(pool) = exchange.pool.and_then(|id| runtime.pools.get(id)) else {
             return Error::e_explain(ErrorType::InternalError, "no pool was chosen");
         };
         let request = session.req_header();
@@ -85,7 +86,7 @@ impl ProxyHttp for Gateway {
             path: request.uri.path(),
             headers: Fields::Map(&request.headers),
         };
-        let Some(lease) = pool.choose(pool.hash(&input), &exchange.tried) else {
+        let Some(endpoint) = pool.choose(pool.hash(&input), &exchange.tried) else {
             exchange.refusal = Some(exchange.refusal.unwrap_or(Refusal::NoEndpoint));
             return Error::e_explain(ErrorType::HTTPStatus(503), "no endpoint is available");
         };
@@ -93,11 +94,11 @@ impl ProxyHttp for Gateway {
             exchange.refusal = Some(Refusal::UpstreamTimeout);
             return Error::e_explain(ErrorType::HTTPStatus(504), "the request's time is over");
         };
-        let Some(peer) = pool.peer(lease.endpoint(), patience) else {
+        let Some(peer) = pool.peer(endpoint, patience) else {
             exchange.refusal = Some(Refusal::NoEndpoint);
             return Error::e_explain(ErrorType::HTTPStatus(503), "the endpoint's name has no address");
         };
-        exchange.leased(lease);
+        exchange.lease(endpoint.id());
         Ok(peer)
     }
 
@@ -132,7 +133,7 @@ impl ProxyHttp for Gateway {
         for (name, value) in forwarded {
             upstream.append_header(name, value)?;
         }
-        if let Some(HostHeader::Set(host)) = exchange.pool.as_ref().map(|pool| pool.host_header()) {
+        if let Some(HostHeader::Set(host)) = exchange.pool().map(|pool| pool.host_header()) {
             upstream.insert_header(header::HOST, host.as_str())?;
         }
         Ok(())

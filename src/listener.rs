@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 
 use crate::gateway::Gateway;
 use crate::relay::Relay;
-use crate::runtime::{Cell, ListenerRuntime, Runtime};
+use crate::runtime::Cell;
 use crate::telemetry::{HandshakeFailure, HandshakeInFlight, Telemetry};
 use crate::tls;
 use connection::{Connection, ConnectionId};
@@ -110,7 +110,7 @@ impl Service for Edge {
             .into_iter()
             .enumerate()
             .map(|(index, socket)| {
-                let acceptor = Acceptor {
+                let acceptor = Arc::new(Acceptor {
                     index,
                     cell: self.cell.clone(),
                     telemetry: self.telemetry.clone(),
@@ -118,7 +118,7 @@ impl Service for Edge {
                     live: self.live.clone(),
                     doorkeeper: self.doorkeeper.clone(),
                     shutdown: shutdown.clone(),
-                };
+                });
                 tokio::spawn(acceptor.run(socket))
             })
             .collect();
@@ -139,7 +139,6 @@ impl Service for Edge {
 }
 
 /// The accept loop of one listener.
-#[derive(Clone)]
 struct Acceptor {
     index: usize,
     cell: Arc<Cell>,
@@ -154,11 +153,12 @@ struct Acceptor {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl Acceptor {
-    async fn run(mut self, socket: Accepting) {
+    async fn run(self: Arc<Self>, socket: Accepting) {
+        let mut shutdown = self.shutdown.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                _ = self.shutdown.wait_for(|stopping| *stopping) => return,
+                _ = shutdown.wait_for(|stopping| *stopping) => return,
             };
             match accepted {
                 // `[::]` takes IPv4 clients too, whose addresses are written as they know them.
@@ -173,9 +173,9 @@ impl Acceptor {
     }
 
     /// Refuses what is over a limit before it costs anything; serves the rest on a worker thread.
-    fn admit(&self, tcp: std::net::TcpStream, peer: SocketAddr) {
-        let runtime = self.cell.load_full();
-        let Some(listener) = runtime.listeners.get(self.index).cloned() else { return };
+    fn admit(self: &Arc<Self>, tcp: std::net::TcpStream, peer: SocketAddr) {
+        let runtime = self.cell.load();
+        let Some(listener) = runtime.listeners.get(self.index) else { return };
         let metrics = &listener.metrics;
         let is_full = metrics.open_connections() >= listener.limits.connections
             || metrics.handshakes_in_flight() >= listener.limits.handshakes_in_flight;
@@ -192,21 +192,15 @@ impl Acceptor {
             // The socket is registered with the reactor of the worker that serves it.
             let Ok(tcp) = TcpStream::from_std(tcp) else { return };
             let _open = open;
-            acceptor.serve(&entered, runtime, listener, tcp, peer, handshake).await;
+            acceptor.serve(&entered, tcp, peer, handshake).await;
         });
     }
 
-    async fn serve(
-        &self,
-        entered: &Entered,
-        runtime: Arc<Runtime>,
-        listener: Arc<ListenerRuntime>,
-        tcp: TcpStream,
-        peer: SocketAddr,
-        in_flight: HandshakeInFlight,
-    ) {
+    async fn serve(&self, entered: &Entered, tcp: TcpStream, peer: SocketAddr, in_flight: HandshakeInFlight) {
         let id = ConnectionId::next();
-        let outcome = handshake::accept(&listener, tcp, id, peer, in_flight, &self.telemetry).await;
+        let runtime = self.cell.pin();
+        let Some(listener) = runtime.listeners.get(self.index) else { return };
+        let outcome = handshake::accept(listener, tcp, id, peer, in_flight, &self.telemetry).await;
         let Some(client) = outcome else { return };
         let connection =
             Arc::new(Connection::new(id, self.index, peer, client.sni.as_deref(), client.identity.clone()));

@@ -153,20 +153,21 @@ impl Relay {
     /// Decides about a request, and renders it for an endpoint. `None`: it is refused, or its pool is not ours to
     /// serve. Nothing has been counted yet, so Pingora's way begins anew.
     fn prepare(&self, asked: &Asked<'_>, connection: &Arc<Connection>) -> Option<Carried> {
-        let runtime = self.cell.load_full();
+        let runtime = self.cell.pin();
         let told = connection.told(&runtime, asked.host).ok()?;
         let path = head::path(asked.target);
         let view = RequestView { host: &told.host, path, method: asked.method, headers: asked.fields };
         let decided = decide(&runtime, connection, &view);
-        let pool = decided.pool.ok().filter(|pool| pool.is_plain())?;
+        let id = decided.pool.ok()?;
+        let pool = runtime.pools.get(id).filter(|pool| pool.is_plain())?;
         let request = request::render(asked, &told, pool.host_header(), &runtime, connection);
         let client = connection.identity.as_deref().map(|identity| identity.certificate().fingerprint());
         let hash = pool.hash(&HashInput { client, path, headers: asked.fields });
-        let mut exchange = Exchange::new(runtime);
+        let mut exchange = Exchange::new(runtime.clone());
         exchange.begin(connection);
         exchange.host = Some(told.host.clone());
         exchange.route = decided.route;
-        exchange.pool = Some(pool);
+        exchange.pool = Some(id);
         Some(Carried::new(exchange, asked, request, hash))
     }
 

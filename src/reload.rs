@@ -96,7 +96,7 @@ impl Reloader {
                     log::warn!("{warning}");
                 }
                 self.telemetry.follow(&runtime.config.logging);
-                self.cell.store(Arc::new(runtime));
+                self.cell.store(runtime);
                 // Files that are right do not mend a configuration that is wrong.
                 last.error.take_if(|(failed, _)| trigger == Trigger::Asked || *failed == trigger);
                 metrics.reload_succeeded(last.error.is_some());

@@ -1,12 +1,10 @@
 //! Everything a request needs, loaded and ready: made whole from a `Config`, or not at all.
 
+mod cell;
 mod load;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
-
-use arc_swap::ArcSwap;
 
 use crate::UnixTime;
 use crate::config::{ClientAuthMode, Config, ConfigErrors, ListenAddress, ListenerLimits};
@@ -16,10 +14,9 @@ use crate::route::RouteTable;
 use crate::telemetry::{ListenerMetrics, Metrics, RouteMetrics};
 use crate::tls::TicketKeys;
 use crate::trust::{TrustDomain, TrustSet};
-use crate::upstream::UpstreamPool;
+use crate::upstream::Pools;
 
-/// The one mutable cell: a request pins one snapshot, a reload swaps the whole.
-pub type Cell = ArcSwap<Runtime>;
+pub use cell::{Cell, Pinned};
 
 /// One configuration in force.
 pub struct Runtime {
@@ -29,7 +26,7 @@ pub struct Runtime {
     pub config: Config,
     pub listeners: Vec<Arc<ListenerRuntime>>,
     pub trust: Vec<Arc<TrustDomain>>,
-    pub pools: HashMap<Arc<str>, Arc<UpstreamPool>>,
+    pub pools: Pools,
     pub routes: RouteTable,
     /// In the order of `routes`.
     pub route_metrics: Vec<Arc<RouteMetrics>>,

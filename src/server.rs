@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::{Opt, ServerConf};
 use pingora_core::server::{RunArgs, Server};
@@ -20,7 +19,7 @@ use crate::gateway::Gateway;
 use crate::health::HealthChecker;
 use crate::listener::{BindError, BoundSocket, Doorkeeper, Edge, LiveConnections, bind};
 use crate::reload::{self, FileStates, Reloader};
-use crate::runtime::{Runtime, Surroundings};
+use crate::runtime::{Cell, Runtime, Surroundings};
 use crate::telemetry::{LogWriter, Metrics, Telemetry};
 use crate::tls::{self, TicketKeys};
 use admin_service::{AdminService, AdminSocket};
@@ -117,7 +116,7 @@ fn serve(
 ) -> Result<(), StartError> {
     let settings = runtime.config.server.clone();
     let conf = pingora_conf(&settings);
-    let cell = Arc::new(ArcSwap::from_pointee(runtime));
+    let cell = Arc::new(Cell::new(runtime));
     let open = Arc::new(LiveConnections::default());
     let doorkeeper = Arc::new(Doorkeeper::new(cell.clone(), open.clone(), telemetry.clone()));
     let reloader =
@@ -164,7 +163,7 @@ fn serve(
 }
 
 /// Pingora knows one value for all listeners: the longest that any of them allows. It is read at start only.
-fn h2_idle_timeout(cell: &crate::runtime::Cell) -> Duration {
+fn h2_idle_timeout(cell: &Cell) -> Duration {
     let runtime = cell.load();
     let timeouts = runtime.listeners.iter().map(|listener| listener.limits.keepalive_timeout);
     timeouts.max().unwrap_or(Duration::from_secs(60))

@@ -108,7 +108,9 @@ mod tests {
                 })
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         let sum: u64 = counted.all().map(|piece| piece.load(Ordering::Relaxed)).sum();
         let n = 2 * count() as u64;
         assert_eq!(sum, n * (n + 1) / 2);

@@ -8,6 +8,7 @@ mod peer;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -140,9 +141,13 @@ impl UpstreamPool {
 
     /// An endpoint that works, as far as is known, and is not in `tried`. `None`: there is none, which is a 503:
     /// sending requests to servers that are known to be down would only make their recovery harder.
-    pub fn choose(&self, hash: HashValue, tried: &[EndpointId]) -> Option<Lease> {
+    pub fn choose(&self, hash: HashValue, tried: &[EndpointId]) -> Option<&Endpoint> {
         let index = self.balancer.choose(&self.endpoints, hash, tried)?;
-        Some(Lease::new(self.endpoints[index].clone()))
+        Some(&self.endpoints[index])
+    }
+
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(id.0).map(Arc::as_ref)
     }
 
     /// How Pingora reaches `endpoint`; `None` while its name has no address.
@@ -162,26 +167,45 @@ pub enum Patience {
     AtMost(Duration),
 }
 
-/// An endpoint at work for one request; it counts as busy until dropped.
-pub struct Lease(Arc<Endpoint>);
+/// Position among the pools of one configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolId(usize);
 
-impl Lease {
-    fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.enter();
-        Self(endpoint)
-    }
-
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
-    }
-
-    pub fn id(&self) -> EndpointId {
-        self.0.id()
-    }
+/// All pools of one configuration. A request keeps the number of its own, not a count on it that all threads would write.
+#[derive(Default)]
+pub struct Pools {
+    by_name: AHashMap<Arc<str>, PoolId>,
+    all: Vec<Arc<UpstreamPool>>,
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.leave();
+impl Pools {
+    pub fn add(&mut self, pool: UpstreamPool) {
+        self.by_name.insert(pool.name.clone(), PoolId(self.all.len()));
+        self.all.push(Arc::new(pool));
+    }
+
+    pub fn find(&self, name: &str) -> Option<PoolId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn named(&self, name: &str) -> Option<&Arc<UpstreamPool>> {
+        self.get(self.find(name)?)
+    }
+
+    pub fn get(&self, id: PoolId) -> Option<&Arc<UpstreamPool>> {
+        self.all.get(id.0)
+    }
+
+    /// In the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<UpstreamPool>> {
+        self.all.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
     }
 }

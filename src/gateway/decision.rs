@@ -1,18 +1,16 @@
 //! The whole decision about one request: who asks for what, and which pool may answer.
 
-use std::sync::Arc;
-
 use super::refusal::Refusal;
 use crate::listener::connection::Connection;
 use crate::route::{Decision, RequestView};
 use crate::runtime::Runtime;
-use crate::upstream::UpstreamPool;
+use crate::upstream::PoolId;
 
 /// What became of a request whose head could be read in one way only.
 pub struct Decided {
     /// Number in the runtime's route table, if a route matched.
     pub route: Option<usize>,
-    pub pool: Result<Arc<UpstreamPool>, Refusal>,
+    pub pool: Result<PoolId, Refusal>,
 }
 
 impl Decided {
@@ -32,10 +30,9 @@ pub fn decide(runtime: &Runtime, connection: &Connection, request: &RequestView<
         return Decided::refused(Refusal::Misdirected);
     }
     match runtime.routes.decide(connection.identity.as_deref(), request) {
-        Decision::Pool { route_index, pool, .. } => Decided {
-            route: Some(route_index),
-            pool: runtime.pools.get(pool).cloned().ok_or(Refusal::Internal),
-        },
+        Decision::Pool { route_index, pool, .. } => {
+            Decided { route: Some(route_index), pool: runtime.pools.find(pool).ok_or(Refusal::Internal) }
+        }
         Decision::NotInTable { route_index, .. } => {
             Decided { route: Some(route_index), pool: Err(Refusal::NotInTable) }
         }

@@ -7,25 +7,26 @@ use http::Method;
 
 use super::refusal::Refusal;
 use crate::listener::connection::Connection;
-use crate::runtime::Runtime;
+use crate::runtime::Pinned;
 use crate::telemetry::{RequestRecord, Telemetry};
 use crate::trust::ClientIdentity;
-use crate::upstream::{EndpointId, Lease, Patience, UpstreamPool};
+use crate::upstream::{Endpoint, EndpointId, Patience, PoolId, UpstreamPool};
 
 /// Lives from the request's header to its log record.
 pub struct Exchange {
     /// The configuration this request is decided by, however often it is reloaded meanwhile.
-    pub runtime: Arc<Runtime>,
+    pub runtime: Pinned,
     pub connection: Option<Arc<Connection>>,
     /// In the form in which hosts are compared.
     pub host: Option<Arc<str>>,
     /// Number in the runtime's route table.
     pub route: Option<usize>,
-    pub pool: Option<Arc<UpstreamPool>>,
+    pub pool: Option<PoolId>,
     pub tried: Vec<EndpointId>,
     pub refusal: Option<Refusal>,
     pub upstream_status: Option<u16>,
-    lease: Option<Lease>,
+    /// The endpoint that is at work for it.
+    leased: Option<EndpointId>,
     number: u32,
     started: Instant,
     connected_at: Option<Instant>,
@@ -44,7 +45,7 @@ pub struct Outcome<'a> {
 }
 
 impl Exchange {
-    pub fn new(runtime: Arc<Runtime>) -> Self {
+    pub fn new(runtime: Pinned) -> Self {
         Self {
             runtime,
             connection: None,
@@ -54,7 +55,7 @@ impl Exchange {
             tried: Vec::new(),
             refusal: None,
             upstream_status: None,
-            lease: None,
+            leased: None,
             number: 0,
             started: Instant::now(),
             connected_at: None,
@@ -88,9 +89,29 @@ impl Exchange {
         format!("{connection:016x}-{}", self.number)
     }
 
-    pub fn leased(&mut self, lease: Lease) {
-        self.tried.push(lease.id());
-        self.lease = Some(lease);
+    pub fn pool(&self) -> Option<&Arc<UpstreamPool>> {
+        self.runtime.pools.get(self.pool?)
+    }
+
+    fn endpoint(&self) -> Option<&Endpoint> {
+        self.pool()?.endpoint(self.leased?)
+    }
+
+    /// The endpoint counts as busy until another one is leased, or the request is over.
+    pub fn lease(&mut self, endpoint: EndpointId) {
+        self.release();
+        self.tried.push(endpoint);
+        self.leased = Some(endpoint);
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.enter();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.leave();
+        }
+        self.leased = None;
     }
 
     /// How long the next step may take; `None` when the request's time is over.
@@ -98,7 +119,7 @@ impl Exchange {
         if is_upgrade {
             return Some(Patience::Endless);
         }
-        let Some(total) = self.pool.as_ref().and_then(|pool| pool.total_timeout()) else {
+        let Some(total) = self.pool().and_then(|pool| pool.total_timeout()) else {
             return Some(Patience::Usual);
         };
         let left = total.checked_sub(self.started.elapsed()).filter(|left| !left.is_zero())?;
@@ -113,18 +134,19 @@ impl Exchange {
         self.answered_at = Some(Instant::now());
         self.upstream_status = Some(status);
         self.refusal = None;
-        if let Some(lease) = &self.lease {
-            lease.endpoint().report_success();
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.report_success();
         }
     }
 
     /// Notes that the endpoint failed this request. Whether another one may be tried is the answer.
     pub fn failed(&mut self, refusal: Refusal) -> bool {
         self.refusal = Some(refusal);
-        if let Some(lease) = self.lease.take() {
-            lease.endpoint().report_failure();
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.report_failure();
         }
-        let retries = self.pool.as_ref().map_or(0, |pool| pool.retries());
+        self.release();
+        let retries = self.pool().map_or(0, |pool| pool.retries());
         self.tried.len() <= retries as usize
     }
 
@@ -147,8 +169,8 @@ impl Exchange {
             None => telemetry.metrics.unrouted().request(status, duration),
         }
         let upstream = self.answered_at.map(|at| at - self.connected_at.unwrap_or(self.started));
-        if let Some(lease) = &self.lease {
-            lease.endpoint().record(self.upstream_status, upstream.unwrap_or(duration));
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.record(self.upstream_status, upstream.unwrap_or(duration));
         }
         if telemetry.wants_request(status, self.refusal.is_some() || outcome.error.is_some()) {
             telemetry.request(self.record(outcome, duration, upstream));
@@ -174,8 +196,8 @@ impl Exchange {
                 .route
                 .and_then(|index| self.runtime.routes.routes().get(index))
                 .map(|r| r.name.clone()),
-            pool: self.pool.as_ref().map(|pool| pool.name().clone()),
-            endpoint: self.lease.as_ref().map(|lease| lease.endpoint().address().clone()),
+            pool: self.pool().map(|pool| pool.name().clone()),
+            endpoint: self.endpoint().map(|endpoint| endpoint.address().clone()),
             identity: self.identity().cloned(),
             duration,
             upstream_duration: upstream,
@@ -184,5 +206,11 @@ impl Exchange {
             refusal: self.refusal.map(Refusal::as_str),
             error: outcome.error.map(ToString::to_string),
         }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.release();
     }
 }

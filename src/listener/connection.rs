@@ -1,10 +1,11 @@
 //! What is known about one client connection, shared by all its requests.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -23,14 +24,25 @@ use crate::trust::ClientIdentity;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// A thread takes so many at once, lest all threads write to one counter for each connection.
+const NUMBERS: u64 = 256;
+
 impl ConnectionId {
     /// Starts at a random number, so that identifiers of two runs do not collide in a log, and an identifier says
     /// nothing about how busy the gateway is.
     pub fn next() -> Self {
-        static NEXT: std::sync::LazyLock<AtomicU64> =
-            std::sync::LazyLock::new(|| AtomicU64::new(rand::random()));
+        static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(rand::random()));
+        thread_local! {
+            /// How many numbers this thread has left, and the next one.
+            static MINE: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+        }
+        let (left, next) = match MINE.get() {
+            (0, _) => (NUMBERS, NEXT.fetch_add(NUMBERS, Ordering::Relaxed)),
+            mine => mine,
+        };
+        MINE.set((left - 1, next.wrapping_add(1)));
         // An odd multiplier visits every number once before it repeats.
-        Self(NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        Self(next.wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 }
 

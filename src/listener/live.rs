@@ -1,12 +1,12 @@
 //! Connections that are open, found again when they must end.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::AHashMap;
 
 use super::connection::{Connection, ConnectionId};
 use crate::UnixTime;
+use crate::shard::Level;
 
 /// So many locks, lest two threads wait for the same one.
 const SHARDS: usize = 64;
@@ -14,7 +14,7 @@ const SHARDS: usize = 64;
 /// All open connections, of all listeners. The drain waits until there is none.
 pub struct LiveConnections {
     /// Also those that still shake hands.
-    count: AtomicUsize,
+    count: Level,
     admitted: Box<[Shard]>,
 }
 
@@ -37,7 +37,7 @@ impl Default for Open {
 
 impl Default for LiveConnections {
     fn default() -> Self {
-        Self { count: AtomicUsize::new(0), admitted: (0..SHARDS).map(|_| Shard::default()).collect() }
+        Self { count: Level::default(), admitted: (0..SHARDS).map(|_| Shard::default()).collect() }
     }
 }
 
@@ -49,12 +49,12 @@ impl Shard {
 
 impl LiveConnections {
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Acquire)
+        self.count.get()
     }
 
     /// A connection was accepted; it counts until the guard is dropped.
     pub(super) fn enter(self: &Arc<Self>) -> Entered {
-        self.count.fetch_add(1, Ordering::AcqRel);
+        self.count.up();
         Entered(self.clone())
     }
 
@@ -123,7 +123,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.count.down();
     }
 }
 

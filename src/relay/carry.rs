@@ -131,7 +131,7 @@ impl Carried {
     }
 
     fn first_byte(&self) -> Duration {
-        self.exchange.pool.as_ref().map_or(Duration::ZERO, |pool| pool.timeouts().first_byte)
+        self.exchange.pool().map_or(Duration::ZERO, |pool| pool.timeouts().first_byte)
     }
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn carry<D: Downstream>(client: &mut D, carried: &mut Carried) 
     deliver(client, &mut origin, carried, &mut unsent, &mut body, &mut buffer).await?;
     client.flush().await?;
     if response.keeps_alive && body.is_done() && buffer.is_empty() && unsent.is_over() {
-        let idle = carried.exchange.pool.as_ref().map_or(Duration::ZERO, |pool| pool.timeouts().idle);
+        let idle = carried.exchange.pool().map_or(Duration::ZERO, |pool| pool.timeouts().idle);
         origin.keep(idle);
     }
     Ok(())
@@ -262,17 +262,18 @@ enum Unreached {
 
 /// A connection to one of the pool's endpoints that was not tried yet.
 async fn reach(carried: &mut Carried) -> Result<Origin, Unreached> {
-    let Some(pool) = carried.exchange.pool.clone() else { return Err(Unreached::Nowhere(Refusal::Internal)) };
-    let Some(lease) = pool.choose(carried.hash, &carried.exchange.tried) else {
+    let Some(pool) = carried.exchange.pool() else { return Err(Unreached::Nowhere(Refusal::Internal)) };
+    let limit = pool.timeouts().connect;
+    let Some(endpoint) = pool.choose(carried.hash, &carried.exchange.tried) else {
         return Err(Unreached::Nowhere(carried.exchange.refusal.unwrap_or(Refusal::NoEndpoint)));
     };
-    let address = lease.endpoint().next_address();
-    carried.exchange.leased(lease);
+    let (id, address) = (endpoint.id(), endpoint.next_address());
+    carried.exchange.lease(id);
     let address = address.ok_or(Unreached::Nowhere(Refusal::NoEndpoint))?;
     if let Some(origin) = Origin::kept(address) {
         return Ok(origin);
     }
-    let limit = carried.limit(pool.timeouts().connect);
+    let limit = carried.limit(limit);
     let limit = limit.map_err(|_| Unreached::Nowhere(Refusal::UpstreamTimeout))?;
     // Boxed, for it is rare and large: every request would carry the room for it.
     Box::pin(Origin::connect(address, limit)).await.map_err(|error| {

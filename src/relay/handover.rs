@@ -86,7 +86,7 @@ impl Relay {
 
     /// Counts and records a request that was refused before anybody could read it.
     pub(super) fn refused_unread(&self, connection: &Arc<Connection>, unread: &Unread) {
-        let mut exchange = Exchange::new(self.cell.load_full());
+        let mut exchange = Exchange::new(self.cell.pin());
         exchange.begin(connection);
         exchange.refusal = Some(Refusal::BadRequest);
         let outcome = Outcome {

@@ -1,6 +1,5 @@
 //! `Config` → `Runtime`: the one place that reads the files a configuration names.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,7 +20,7 @@ use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
 use crate::telemetry::HandshakeFailure;
 use crate::trust::{RevocationList, TrustDomain, TrustSet};
-use crate::upstream::{LoadedUpstreamTls, UpstreamPool};
+use crate::upstream::{LoadedUpstreamTls, Pools, UpstreamPool};
 
 /// Gathers what is found on the way.
 struct Loader<'a> {
@@ -382,15 +381,15 @@ impl Loader<'_> {
         Some((chain, key))
     }
 
-    fn pools(&mut self, pools: &[PoolConfig]) -> HashMap<Arc<str>, Arc<UpstreamPool>> {
-        let mut built = HashMap::new();
+    fn pools(&mut self, pools: &[PoolConfig]) -> Pools {
+        let mut built = Pools::default();
         for pool in pools {
             let Some(tls) = self.upstream_tls(pool) else { continue };
-            let previous = self.previous.and_then(|runtime| runtime.pools.get(&pool.name));
+            let previous = self.previous.and_then(|runtime| runtime.pools.named(&pool.name));
             let (built_pool, warnings) =
                 UpstreamPool::build(pool, tls, previous.map(Arc::as_ref), &self.surroundings.metrics);
             self.warnings.extend(warnings);
-            built.insert(pool.name.clone(), Arc::new(built_pool));
+            built.add(built_pool);
         }
         built
     }

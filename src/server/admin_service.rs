@@ -229,7 +229,7 @@ impl AdminView for Admin {
                 "anchors": domain.anchors().len(),
                 "revoked": domain.revoked(),
             })).collect::<Vec<_>>(),
-            "pools": runtime.pools.values().map(|pool| json!({
+            "pools": runtime.pools.iter().map(|pool| json!({
                 "name": &**pool.name(),
                 "endpoints": pool.endpoints().iter().map(|endpoint| json!({
                     "address": &**endpoint.address(),

@@ -215,5 +215,5 @@ pub fn sockets_from_systemd() -> Result<HashMap<String, TcpListener>, String> {
 
 /// The pools in force, whichever configuration that is.
 pub fn pools(cell: Arc<Cell>) -> Arc<dyn Fn() -> Vec<Arc<UpstreamPool>> + Send + Sync> {
-    Arc::new(move || cell.load().pools.values().cloned().collect())
+    Arc::new(move || cell.load().pools.iter().cloned().collect())
 }

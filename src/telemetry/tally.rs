@@ -95,19 +95,19 @@ impl<const WAYS: usize> Tally<WAYS> {
 pub(super) struct Sum<const WAYS: usize> {
     pub(super) ways: [u64; WAYS],
     buckets: [u64; BUCKETS],
-    sum: u64,
+    amount: u64,
 }
 
 impl<const WAYS: usize> Sum<WAYS> {
     pub(super) fn of<'a>(tallies: impl Iterator<Item = &'a Tally<WAYS>>) -> Self {
-        let mut all = Self { ways: [0; WAYS], buckets: [0; BUCKETS], sum: 0 };
+        let mut all = Self { ways: [0; WAYS], buckets: [0; BUCKETS], amount: 0 };
         let add = |to: &mut [u64], from: &[AtomicU64]| {
             to.iter_mut().zip(from).for_each(|(to, from)| *to += from.load(Ordering::Relaxed));
         };
         for tally in tallies {
             add(&mut all.ways, &tally.ways);
             add(&mut all.buckets, &tally.buckets);
-            all.sum += tally.sum.load(Ordering::Relaxed);
+            all.amount += tally.sum.load(Ordering::Relaxed);
         }
         all
     }
@@ -133,7 +133,7 @@ impl<const WAYS: usize> Sum<WAYS> {
         let mut histogram = Histogram::default();
         histogram.set_bucket(buckets);
         histogram.set_sample_count(self.buckets.iter().sum());
-        histogram.set_sample_sum(self.sum as f64 / scale.unit);
+        histogram.set_sample_sum(self.amount as f64 / scale.unit);
         let mut metric = Metric::from_label(labels);
         metric.set_histogram(histogram);
         metric

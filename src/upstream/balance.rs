@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use http::HeaderName;
@@ -10,6 +10,7 @@ use http::HeaderName;
 use super::HashInput;
 use super::endpoint::{Endpoint, EndpointId};
 use crate::config::{Balance, HashKey};
+use crate::shard::Sharded;
 
 /// Of whatever a pool balances by.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,10 +21,10 @@ pub(super) enum Balancer {
     /// A cycle in which each endpoint appears as often as its weight, spread evenly.
     RoundRobin {
         cycle: Vec<usize>,
-        next: AtomicU64,
+        turn: Turn,
     },
     LeastConnections {
-        next: AtomicU64,
+        turn: Turn,
     },
     /// The less busy of two chosen at random.
     Random {
@@ -32,14 +33,25 @@ pub(super) enum Balancer {
     Hash(HashKey),
 }
 
+/// Whose turn it is. Each thread goes round on its own, beginning somewhere else than the others.
+pub(super) struct Turn(Sharded<AtomicUsize>);
+
+impl Turn {
+    fn new() -> Self {
+        Self(Sharded::new(AtomicUsize::new))
+    }
+
+    fn next(&self) -> usize {
+        self.0.mine().fetch_add(1, Ordering::Relaxed)
+    }
+}
+
 impl Balancer {
     pub(super) fn new(balance: &Balance, endpoints: &[Arc<Endpoint>]) -> Self {
         let weights: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.weight()).collect();
         match balance {
-            Balance::RoundRobin => {
-                Self::RoundRobin { cycle: smooth_cycle(&weights), next: AtomicU64::new(0) }
-            }
-            Balance::LeastConnections => Self::LeastConnections { next: AtomicU64::new(0) },
+            Balance::RoundRobin => Self::RoundRobin { cycle: smooth_cycle(&weights), turn: Turn::new() },
+            Balance::LeastConnections => Self::LeastConnections { turn: Turn::new() },
             Balance::Random => Self::Random { cycle: smooth_cycle(&weights) },
             Balance::Hash(key) => Self::Hash(key.clone()),
         }
@@ -60,15 +72,12 @@ impl Balancer {
     ) -> Option<usize> {
         let usable = |index: &usize| !tried.contains(&EndpointId(*index)) && endpoints[*index].is_available();
         match self {
-            Self::RoundRobin { cycle, next } => {
-                let start = next.fetch_add(1, Ordering::Relaxed) as usize;
-                from(cycle, start).find(usable)
-            }
-            Self::LeastConnections { next } => {
-                let start = next.fetch_add(1, Ordering::Relaxed) as usize;
+            Self::RoundRobin { cycle, turn } => from(cycle, turn.next()).find(usable),
+            Self::LeastConnections { turn } => {
+                let start = turn.next();
                 // Equally busy ones take turns: the first minimum after a moving start.
-                let turn = (0..endpoints.len()).map(|offset| (start + offset) % endpoints.len());
-                turn.filter(usable).min_by(|&a, &b| load(&endpoints[a]).total_cmp(&load(&endpoints[b])))
+                let all = (0..endpoints.len()).map(|offset| (start + offset) % endpoints.len());
+                all.filter(usable).min_by(|&a, &b| load(&endpoints[a]).total_cmp(&load(&endpoints[b])))
             }
             Self::Random { cycle } => {
                 let first = from(cycle, rand::random::<u32>() as usize).find(usable)?;
@@ -84,7 +93,7 @@ impl Balancer {
 
 fn from(cycle: &[usize], start: usize) -> impl Iterator<Item = usize> {
     let len = cycle.len();
-    (0..len).map(move |offset| cycle[(start + offset) % len])
+    (0..len).map(move |offset| cycle[start.wrapping_add(offset) % len])
 }
 
 fn load(endpoint: &Endpoint) -> f64 {
@@ -177,8 +186,10 @@ mod tests {
     fn round_robin_follows_the_weights_and_spreads_them() {
         let endpoints = endpoints(&[3, 1]);
         let balancer = Balancer::new(&Balance::RoundRobin, &endpoints);
-        let chosen: Vec<_> = (0..8).filter_map(|_| choose(&balancer, &endpoints, "/", &[])).collect();
-        assert_eq!(chosen, [0, 0, 1, 0, 0, 0, 1, 0]);
+        let chosen: Vec<_> = (0..12).filter_map(|_| choose(&balancer, &endpoints, "/", &[])).collect();
+        // Where a thread begins depends on which one it is.
+        let second = chosen.iter().position(|&endpoint| endpoint == 1).unwrap();
+        assert_eq!(chosen[second..second + 8], [1, 0, 0, 0, 1, 0, 0, 0]);
     }
 
     #[test]

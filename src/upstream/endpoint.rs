@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use crate::config::{EjectionConfig, EndpointConfig};
+use crate::shard::Level;
 use crate::telemetry::EndpointMetrics;
 
 /// Position in its pool.
@@ -29,7 +30,7 @@ pub struct Endpoint {
     failures: AtomicU32,
     /// Milliseconds of [`clock`] until which the endpoint gets nothing; 0: it is not ejected.
     ejected_until: AtomicU64,
-    in_flight: AtomicUsize,
+    in_flight: Level,
     metrics: Arc<EndpointMetrics>,
 }
 
@@ -65,7 +66,7 @@ impl Endpoint {
             ejected_until: AtomicU64::new(
                 known.map_or(0, |known| known.ejected_until.load(Ordering::Relaxed)),
             ),
-            in_flight: AtomicUsize::new(0),
+            in_flight: Level::default(),
             metrics,
         };
         endpoint.metrics.set_healthy(endpoint.is_available());
@@ -85,7 +86,7 @@ impl Endpoint {
     }
 
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.get()
     }
 
     pub fn is_resolved(&self) -> bool {
@@ -169,12 +170,13 @@ impl Endpoint {
         self.metrics.request(status.unwrap_or(0), latency);
     }
 
-    pub(super) fn enter(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    /// It is at work for one more request, until [`leave`](Self::leave).
+    pub fn enter(&self) {
+        self.in_flight.up();
     }
 
-    pub(super) fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    pub fn leave(&self) {
+        self.in_flight.down();
     }
 }
 
