@@ -87,6 +87,12 @@ pub enum TrustError {
         "the revocation list of `{issuer}` is older than the one in force (cRLNumber {found}, in force {in_force}): an old list would bring revoked clients back"
     )]
     RolledBack { issuer: String, found: String, in_force: String },
+    #[error(
+        "the delta list 0x{number} of `{issuer}` says only what has changed since list 0x{base}, and {found}: without a complete list of at least that number nobody knows who is revoked"
+    )]
+    DeltaWithoutBase { issuer: String, number: String, base: String, found: String },
+    #[error("there is no memory for the revocation lists")]
+    NoMemory,
 }
 
 impl TrustDomain {
@@ -95,7 +101,7 @@ impl TrustDomain {
     pub fn build(
         name: &str,
         certificates: Vec<Certificate>,
-        lists: Vec<RevocationList>,
+        lists: Vec<Arc<RevocationList>>,
         policy: TrustPolicy,
     ) -> Result<Self, TrustError> {
         let mut domain = Self {
@@ -106,7 +112,7 @@ impl TrustDomain {
             positions: AHashMap::with_capacity(certificates.len()),
             names: AHashSet::with_capacity(certificates.len()),
             stores: Vec::new(),
-            revoked: RevocationIndex::build(lists),
+            revoked: RevocationIndex::build(lists)?,
             policy,
         };
         for certificate in certificates {
@@ -153,11 +159,11 @@ impl TrustDomain {
 
     /// How many certificates are revoked, in all lists.
     pub fn revoked(&self) -> usize {
-        self.revocation_lists().map(RevocationList::len).sum()
+        self.revocation_lists().map(|list| list.len()).sum()
     }
 
-    /// The lists that are looked at, the newest one for each issuer and scope.
-    pub fn revocation_lists(&self) -> impl Iterator<Item = &RevocationList> {
+    /// The lists that are looked at, the newest one for each issuer and scope, deltas included.
+    pub fn revocation_lists(&self) -> impl Iterator<Item = &Arc<RevocationList>> {
         self.revoked.lists()
     }
 

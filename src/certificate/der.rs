@@ -49,8 +49,18 @@ impl<'a> Reader<'a> {
         self.0.first().copied()
     }
 
-    /// The next element, whatever it is: one-byte tags, definite lengths up to four bytes.
+    /// The next element, whatever it is.
     pub(crate) fn any(&mut self) -> Result<Element<'a>, NotDer> {
+        let mut rest = *self;
+        let (tag, length) = rest.header()?;
+        let (content, tail) = rest.0.split_at_checked(length).ok_or(NotDer)?;
+        let raw = &self.0[..self.0.len() - tail.len()];
+        self.0 = tail;
+        Ok(Element { tag, content, raw })
+    }
+
+    /// Tag and length of the next element: one-byte tags, definite lengths up to four bytes. Its content comes next.
+    pub(crate) fn header(&mut self) -> Result<(u8, usize), NotDer> {
         let (&tag, rest) = self.0.split_first().ok_or(NotDer)?;
         let (&first, mut rest) = rest.split_first().ok_or(NotDer)?;
         let length = match first {
@@ -62,10 +72,13 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(NotDer),
         };
-        let (content, tail) = rest.split_at_checked(length).ok_or(NotDer)?;
-        let raw = &self.0[..self.0.len() - tail.len()];
-        self.0 = tail;
-        Ok(Element { tag, content, raw })
+        self.0 = rest;
+        Ok((tag, length))
+    }
+
+    /// What has not been read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.0
     }
 
     pub(crate) fn expect(&mut self, tag: u8) -> Result<Element<'a>, NotDer> {

@@ -1,5 +1,7 @@
 //! `Config` → `Runtime`: the one place that reads the files a configuration names.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,8 +21,10 @@ use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_gro
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
 use crate::telemetry::HandshakeFailure;
-use crate::trust::{RevocationList, TrustDomain, TrustSet};
+use crate::trust::{RevocationList, TrustDomain, TrustError, TrustSet};
 use crate::upstream::{LoadedUpstreamTls, Pools, UpstreamPool};
+
+const READ_AT_ONCE: usize = 64 * 1024;
 
 /// Gathers what is found on the way.
 struct Loader<'a> {
@@ -120,6 +124,22 @@ impl Loader<'_> {
         }
     }
 
+    /// For files that may be large.
+    fn open(&mut self, at: &str, path: &Path) -> Option<BufReader<File>> {
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+        match opened {
+            Ok((found, _)) if found.is_file() && found.len() == 0 => {
+                self.problem(at, format!("`{}` is empty", path.display()), None, None);
+                None
+            }
+            Ok((_, file)) => Some(BufReader::with_capacity(READ_AT_ONCE, file)),
+            Err(error) => {
+                self.problem(at, format!("`{}` cannot be read: {error}", path.display()), None, None);
+                None
+            }
+        }
+    }
+
     /// Sockets are bound at start; a reload that would need other ones says so instead of half applying.
     fn refuse_moved_listeners(&mut self, new: &Config, old: &Config) {
         let of = |config: &Config| -> Vec<(Arc<str>, String)> {
@@ -202,6 +222,11 @@ impl Loader<'_> {
                 }
                 Some(Arc::new(domain))
             }
+            Err(error @ (TrustError::DeltaWithoutBase { .. } | TrustError::NoMemory)) => {
+                let at = format!("trust.{}.revocation.lists", trust.name);
+                self.problem(at, error.to_string(), None, Some("get the issuer's newest complete list too"));
+                None
+            }
             Err(error) => {
                 self.problem(at, format!("`{file}` cannot be used: {error}"), None, None);
                 None
@@ -209,14 +234,14 @@ impl Loader<'_> {
         }
     }
 
-    fn lists(&mut self, trust: &TrustConfig, issuers: &[Certificate]) -> Option<Vec<RevocationList>> {
+    fn lists(&mut self, trust: &TrustConfig, issuers: &[Certificate]) -> Option<Vec<Arc<RevocationList>>> {
         let mut lists = Vec::new();
         let before = self.problems.len();
         for (index, path) in trust.lists.iter().enumerate() {
             let at = format!("trust.{}.revocation.lists[{index}]", trust.name);
-            let Some(bytes) = self.read(&at, path) else { continue };
-            match RevocationList::read_all(&bytes, issuers, self.now) {
-                Ok(read) => lists.extend(read),
+            let Some(file) = self.open(&at, path) else { continue };
+            match RevocationList::read_from(file, issuers, self.now) {
+                Ok(read) => lists.extend(read.into_iter().map(Arc::new)),
                 Err(error) => {
                     self.problem(at, format!("`{}` cannot be used: {error}", path.display()), None, None);
                 }

@@ -1,21 +1,25 @@
 //! Who is revoked, and until when a list may be believed.
 //!
-//! A list is read once per load: its signature checked, its entries put into a compact sorted table. A handshake costs
-//! one binary search per certificate of the path, whatever the size of the list. OpenSSL is never handed a list: it
-//! would hash all of it in every handshake.
+//! A list is read once per load, while it comes from the file: its entries put into a compact sorted table, its signature
+//! checked. A handshake costs one binary search per certificate of the path, whatever the size of the list. OpenSSL is
+//! never handed a list: it would hash all of it in every handshake.
 
+mod delta;
+mod index;
 mod read;
 mod reason;
 mod serials;
 mod signature;
+mod stream;
 
-use ahash::AHashMap;
+use std::io::BufRead;
 
-use super::{Finding, RejectionReason, TrustError, WhenStale};
+use super::WhenStale;
 use crate::UnixTime;
-use crate::certificate::{Certificate, Name, Serial, utc};
+use crate::certificate::{Certificate, Serial, utc};
 use serials::SerialTable;
 
+pub(super) use index::RevocationIndex;
 pub use read::RevocationError;
 pub use reason::RevocationReason;
 
@@ -31,6 +35,8 @@ pub struct RevocationList {
     next_update: Option<UnixTime>,
     /// cRLNumber, as the bytes of the integer.
     number: Option<Serial>,
+    /// BaseCRLNumber: it says only what has changed since the list of that number.
+    base: Option<Serial>,
     covers: Covers,
     /// The issuing distribution point: lists of one issuer with different ones complement each other.
     scope: Box<[u8]>,
@@ -71,6 +77,15 @@ impl RevocationList {
         read::read_all(bytes, issuers, now)
     }
 
+    /// The same while the file is read: nothing is in memory but what becomes of it.
+    pub fn read_from(
+        source: impl BufRead,
+        issuers: &[Certificate],
+        now: UnixTime,
+    ) -> Result<Vec<Self>, RevocationError> {
+        read::read_all(source, issuers, now)
+    }
+
     /// RFC 4514 text.
     pub fn issuer(&self) -> &str {
         &self.issuer
@@ -88,6 +103,11 @@ impl RevocationList {
     /// cRLNumber.
     pub fn number(&self) -> Option<&Serial> {
         self.number.as_ref()
+    }
+
+    /// Whether it says only what has changed since another one.
+    pub fn is_delta(&self) -> bool {
+        self.base.is_some()
     }
 
     /// How many certificates are revoked.
@@ -135,117 +155,13 @@ impl RevocationList {
     }
 }
 
-/// Numbers without leading zeros: the longer one is the greater one.
-fn rank(number: &Serial) -> (usize, &[u8]) {
-    (number.as_bytes().len(), number.as_bytes())
-}
-
-/// The lists of a trust domain by issuer.
-#[derive(Debug, Default)]
-pub(super) struct RevocationIndex {
-    by_issuer: AHashMap<Box<[u8]>, Vec<RevocationList>>,
-    /// From the issuer's name as the list has it to its key in `by_issuer`: certificates nearly always have it in the
-    /// same bytes, and then it need not be brought into a form that can be compared.
-    keys: AHashMap<Box<[u8]>, Box<[u8]>>,
-}
-
-impl RevocationIndex {
-    /// Of several lists for the same issuer and scope the newest one counts.
-    pub(super) fn build(lists: Vec<RevocationList>) -> Self {
-        let mut index = Self::default();
-        for list in lists {
-            index.keys.insert(list.issuer_raw.clone(), list.issuer_key.clone());
-            let lists = index.by_issuer.entry(list.issuer_key.clone()).or_default();
-            match lists.iter_mut().find(|other| other.scope == list.scope) {
-                None => lists.push(list),
-                Some(other) if list.is_newer_than(other) => *other = list,
-                Some(_) => {}
-            }
-        }
-        index
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_issuer.is_empty()
-    }
-
-    /// When a list ceases to be believed.
-    pub(super) fn changes(&self, when_stale: WhenStale) -> impl Iterator<Item = UnixTime> {
-        let until = self.lists().filter_map(move |list| list.believed_until(when_stale));
-        until.map(|until| until.saturating_add(1))
-    }
-
-    pub(super) fn lists(&self) -> impl Iterator<Item = &RevocationList> {
-        self.by_issuer.values().flatten()
-    }
-
-    /// Whether there is a list by `issuer`.
-    pub(super) fn covers(&self, issuer: &Certificate) -> bool {
-        self.by_issuer.contains_key(&issuer.subject().comparable())
-    }
-
-    fn lists_by(&self, issuer: &Name) -> Option<&Vec<RevocationList>> {
-        match self.keys.get(issuer.raw()) {
-            Some(key) => self.by_issuer.get(key),
-            None => self.by_issuer.get(&issuer.comparable()),
-        }
-    }
-
-    /// Whether any list names `certificate`: cheaper than [`check`](Self::check), and no verdict.
-    pub(super) fn names(&self, certificate: &Certificate) -> bool {
-        let lists = self.lists_by(certificate.issuer());
-        lists.is_some_and(|lists| lists.iter().any(|list| list.find(certificate.serial()).is_some()))
-    }
-
-    /// A certificate that any list names is revoked, also when that list is stale. One whose issuer has published no
-    /// list is not judged.
-    pub(super) fn check(
-        &self,
-        certificate: &Certificate,
-        what: &dyn Fn() -> String,
-        when_stale: WhenStale,
-        now: UnixTime,
-    ) -> Result<(), Finding> {
-        let Some(lists) = self.lists_by(certificate.issuer()) else { return Ok(()) };
-        if let Some(entry) = lists.iter().find_map(|list| list.find(certificate.serial())) {
-            let detail = format!("{} was revoked on {} ({})", what(), utc(entry.revoked_at), entry.reason);
-            return Err((RejectionReason::Revoked, detail));
-        }
-        let about = lists.iter().filter(|list| list.speaks_about(certificate));
-        let mut stale = about.filter_map(|list| Some((list, list.stale_since(when_stale, now)?)));
-        match stale.next() {
-            None => Ok(()),
-            Some((list, since)) => {
-                let detail = format!(
-                    "whether {} is revoked is unknown: the revocation list of `{}` should have been replaced by {}",
-                    what(),
-                    list.issuer,
-                    utc(since)
-                );
-                Err((RejectionReason::RevocationUnknown, detail))
-            }
-        }
-    }
-
-    pub(super) fn check_succession(&self, previous: &Self) -> Result<(), TrustError> {
-        for (issuer, lists) in &self.by_issuer {
-            let Some(old) = previous.by_issuer.get(issuer) else { continue };
-            for list in lists {
-                let in_force = old.iter().find(|other| other.scope == list.scope);
-                if let Some(in_force) = in_force.filter(|in_force| in_force.is_newer_than(list)) {
-                    return Err(TrustError::RolledBack {
-                        issuer: list.issuer.clone(),
-                        found: number_text(list),
-                        in_force: number_text(in_force),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
+/// cRLNumber and thisUpdate, for a message.
 fn number_text(list: &RevocationList) -> String {
     let number = list.number.as_ref().map_or_else(|| "none".to_owned(), |number| format!("0x{number}"));
     format!("{number} of {}", utc(list.this_update))
+}
+
+/// Numbers without leading zeros: the longer one is the greater one.
+fn rank(number: &Serial) -> (usize, &[u8]) {
+    (number.as_bytes().len(), number.as_bytes())
 }

@@ -11,7 +11,7 @@ use crate::certificate::der;
 fn domain_of(
     name: &str,
     anchors: &[&Minted],
-    lists: Vec<RevocationList>,
+    lists: Vec<Arc<RevocationList>>,
     policy: TrustPolicy,
 ) -> Arc<TrustDomain> {
     let anchors = anchors.iter().map(|anchor| anchor.certificate()).collect();
@@ -449,11 +449,11 @@ fn a_thousand_anchors_work() {
 
 // Revocation.
 
-fn list(plan: &ListPlan, issuer: &Minted) -> RevocationList {
-    RevocationList::read(&plan.signed_by(issuer), &[issuer.certificate()], NOW).unwrap()
+fn list(plan: &ListPlan, issuer: &Minted) -> Arc<RevocationList> {
+    Arc::new(RevocationList::read(&plan.signed_by(issuer), &[issuer.certificate()], NOW).unwrap())
 }
 
-fn with_lists(anchors: &[&Minted], lists: Vec<RevocationList>, when_stale: WhenStale) -> TrustSet {
+fn with_lists(anchors: &[&Minted], lists: Vec<Arc<RevocationList>>, when_stale: WhenStale) -> TrustSet {
     let policy = TrustPolicy { when_stale, ..TrustPolicy::default() };
     set(&[&domain_of("fleet", anchors, lists, policy)])
 }
@@ -521,7 +521,7 @@ fn an_issuer_encoded_in_another_string_type_is_the_same_issuer() {
     let name = raw_name(&[0x55, 4, 3], 0x13, b"ROOT");
     assert_ne!(name, root.certificate().subject().raw());
     let der = revoking(&[7]).signed(&name, &root.key);
-    let list = RevocationList::read(&der, &[root.certificate()], NOW).unwrap();
+    let list = Arc::new(RevocationList::read(&der, &[root.certificate()], NOW).unwrap());
     let set = with_lists(&[&root], vec![list], WhenStale::Refuse);
     assert_eq!(refused(&set, &[&numbered(7).signed_by(&root)]).0, RejectionReason::Revoked);
 }
@@ -566,7 +566,8 @@ fn lists_that_cannot_be_relied_on_are_refused() {
     let stranger = Plan::ca("CN=Stranger").self_signed();
     assert!(matches!(read(&revoking(&[7]).signed_by(&stranger)), RevocationError::UnknownIssuer { .. }));
     let with = |extensions| ListPlan { extensions: vec![extensions], ..revoking(&[7]) }.signed_by(&root);
-    assert_eq!(read(&with(extension(27, true, &der::unsigned(&[1])))), RevocationError::Delta);
+    let unnumbered = ListPlan { number: None, ..delta(&[], 1, 2) };
+    assert_eq!(read(&unnumbered.signed_by(&root)), RevocationError::UnnumberedDelta);
     let point = |tag, value: u8| with(extension(28, true, &der::sequence(&[&der::element(tag, &[value])])));
     assert_eq!(read(&point(0x84, 0xff)), RevocationError::Indirect);
     assert_eq!(read(&point(0x83, 0x01)), RevocationError::Partial);
@@ -649,6 +650,82 @@ fn the_newest_list_of_an_issuer_counts_and_none_is_rolled_back() {
     assert!(longer.check_succession(&domain(255)).is_ok());
 }
 
+/// Says what has changed between the lists `base` and `number`: serial and CRLReason.
+fn delta(changes: &[(u32, u8)], base: u8, number: u8) -> ListPlan {
+    ListPlan {
+        revoked: changes.to_vec(),
+        number: Some(number),
+        extensions: vec![extension(27, true, &der::unsigned(&[base]))],
+        ..ListPlan::default()
+    }
+}
+
+const REMOVED: u8 = 8;
+
+#[test]
+fn a_delta_list_changes_the_complete_one_that_it_follows() {
+    let root = root();
+    let complete =
+        |number, serials: &[u32]| list(&ListPlan { number: Some(number), ..revoking(serials) }, &root);
+    let delta = |changes: &[(u32, u8)], base, number| list(&delta(changes, base, number), &root);
+    let revoked = |lists: Vec<Arc<RevocationList>>| {
+        let set = with_lists(&[&root], lists, WhenStale::Refuse);
+        (1..9)
+            .filter(|serial| verify(&set, &[&numbered(*serial).signed_by(&root)]).is_err())
+            .collect::<Vec<_>>()
+    };
+    let change = || delta(&[(3, 1), (1, REMOVED), (2, 4)], 10, 12);
+    assert_eq!(revoked(vec![complete(10, &[1, 2])]), [1, 2]);
+    assert_eq!(revoked(vec![complete(10, &[1, 2]), change()]), [2, 3]);
+    assert_eq!(revoked(vec![change(), complete(10, &[1, 2])]), [2, 3], "in whatever order they are read");
+    assert_eq!(revoked(vec![complete(11, &[1, 2, 4]), change()]), [2, 3, 4]);
+    // A complete list that is as new, or newer, knows all that the delta says.
+    assert_eq!(revoked(vec![complete(12, &[1, 2]), change()]), [1, 2]);
+    assert_eq!(revoked(vec![complete(13, &[5]), change()]), [5]);
+    // Each may follow the one before; what was removed may come back.
+    assert_eq!(revoked(vec![complete(10, &[1]), delta(&[(1, 1), (6, 1)], 11, 14), change()]), [1, 2, 3, 6]);
+    // The number and the promise of the newest are those of the whole.
+    let old = list(&ListPlan { number: Some(10), days: -30..-10, ..revoking(&[1]) }, &root);
+    let domain = domain_of("fleet", &[&root], vec![old, change()], TrustPolicy::default());
+    let whole = domain.revocation_lists().next().unwrap();
+    assert_eq!((whole.number().unwrap().as_bytes(), whole.next_update()), (&[12][..], Some(NOW + 7 * DAY)));
+    assert_eq!((whole.len(), whole.is_delta()), (2, false));
+}
+
+#[test]
+fn a_delta_list_without_its_base_is_refused() {
+    let (root, other) = (root(), Plan::ca("CN=Other").self_signed());
+    let build = |lists| {
+        let anchors = vec![root.certificate(), other.certificate()];
+        TrustDomain::build("fleet", anchors, lists, TrustPolicy::default())
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
+    let complete = |number, by: &Minted| list(&ListPlan { number, ..revoking(&[1]) }, by);
+    let change = || list(&delta(&[(3, 1)], 10, 12), &root);
+    assert_eq!(build(vec![complete(Some(10), &root), change()]), Ok(()));
+    let alone = build(vec![change()]).unwrap_err();
+    assert!(alone.contains("0x0C of `CN=Root` says only what has changed since list 0x0A"), "{alone}");
+    assert!(alone.contains("no complete list of this issuer"), "{alone}");
+    let older = build(vec![complete(Some(9), &root), change()]).unwrap_err();
+    assert!(older.contains("the newest complete list is 0x09 of 2025-12-31"), "{older}");
+    assert!(build(vec![complete(None, &root), change()]).is_err());
+    assert!(build(vec![complete(Some(10), &other), change()]).is_err());
+    let point = extension(28, true, &der::sequence(&[&der::element(0x81, &[0xff])]));
+    let for_clients = ListPlan { number: Some(10), extensions: vec![point], ..revoking(&[1]) };
+    assert!(build(vec![list(&for_clients, &root), change()]).is_err(), "another scope");
+}
+
+#[test]
+fn what_a_delta_list_made_is_not_rolled_back_to_what_it_was_made_of() {
+    let root = root();
+    let complete = || list(&ListPlan { number: Some(10), ..revoking(&[]) }, &root);
+    let with = |lists| domain_of("fleet", &[&root], lists, TrustPolicy::default());
+    let made = with(vec![complete(), list(&delta(&[(7, 1)], 10, 12), &root)]);
+    assert!(made.check_succession(&with(vec![complete()])).is_ok());
+    assert!(matches!(with(vec![complete()]).check_succession(&made), Err(TrustError::RolledBack { .. })));
+}
+
 #[test]
 fn lists_for_clients_and_for_authorities_complement_each_other() {
     let root = root();
@@ -674,7 +751,7 @@ fn large_lists_are_searched_and_not_scanned() {
     };
     let der = plan.signed_by(&root);
     let started = Instant::now();
-    let list = RevocationList::read(&der, &[root.certificate()], NOW).unwrap();
+    let list = Arc::new(RevocationList::read(&der, &[root.certificate()], NOW).unwrap());
     assert_eq!(list.len(), 200_000);
     println!("{} bytes of DER read in {:?}", der.len(), started.elapsed());
     let set = with_lists(&[&root], vec![list], WhenStale::Refuse);
@@ -701,7 +778,7 @@ fn a_client_that_may_stay_is_one_that_could_come_in_again() {
     let identity = verify(&believing(&[&root]), &[&leaf, &middle]).unwrap();
     let listed = |serials: &[u32], by: &Minted, issuers: &[&Minted]| {
         let issuers: Vec<_> = issuers.iter().map(|issuer| issuer.certificate()).collect();
-        vec![RevocationList::read(&revoking(serials).signed_by(by), &issuers, NOW).unwrap()]
+        vec![Arc::new(RevocationList::read(&revoking(serials).signed_by(by), &issuers, NOW).unwrap())]
     };
     let usual = TrustPolicy::default;
     for (domain, expected) in [
@@ -734,9 +811,7 @@ fn who_is_revoked_by_one_domain_may_not_stay_through_another() {
     let identity = verify(&believing(&[&root]), &[&leaf]).unwrap();
     let namesake = self::root();
     let listing = |by: &Minted, serial| {
-        let list =
-            RevocationList::read(&revoking(&[serial]).signed_by(by), &[by.certificate()], NOW).unwrap();
-        domain_of("listing", &[by], vec![list], TrustPolicy::default())
+        domain_of("listing", &[by], vec![list(&revoking(&[serial]), by)], TrustPolicy::default())
     };
     let bare = domain_of("fleet", &[&root], Vec::new(), TrustPolicy::default());
     for (other, expected) in [
@@ -760,9 +835,8 @@ fn an_expired_client_may_stay_only_where_it_may_be_kept_and_never_a_revoked_one(
         TrustPolicy { on_expiry: OnExpiry::Keep, when_stale: WhenStale::Believe, ..TrustPolicy::default() };
     let close = TrustPolicy { on_expiry: OnExpiry::Close, ..keep.clone() };
     let at = |policy: &TrustPolicy, serials: &[u32], now| {
-        let list =
-            RevocationList::read(&revoking(serials).signed_by(&root), &[root.certificate()], NOW).unwrap();
-        lapse(&set(&[&domain_of("fleet", &[&root], vec![list], policy.clone())]), &identity, now)
+        let lists = vec![list(&revoking(serials), &root)];
+        lapse(&set(&[&domain_of("fleet", &[&root], lists, policy.clone())]), &identity, now)
     };
     assert_eq!(at(&close, &[], NOW + 10 * DAY), None);
     assert_eq!(at(&close, &[], NOW + 10 * DAY + 1).as_deref(), Some("expired"));
@@ -773,7 +847,7 @@ fn an_expired_client_may_stay_only_where_it_may_be_kept_and_never_a_revoked_one(
 #[test]
 fn a_list_that_grows_stale_is_a_moment_of_change() {
     let root = root();
-    let list = RevocationList::read(&revoking(&[]).signed_by(&root), &[root.certificate()], NOW).unwrap();
+    let list = list(&revoking(&[]), &root);
     let stale = list.next_update().unwrap() + 1;
     let set = set(&[&domain_of("fleet", &[&root], vec![list], TrustPolicy::default())]);
     assert!(set.changed_between(stale - 1, stale) && set.changed_between(NOW, stale + 50));
@@ -799,7 +873,7 @@ fn a_hundred_thousand_clients_are_looked_over_in_a_moment() {
     let serials: Vec<u32> = (1_000_000..2_000_000).chain([77, 99_999]).collect();
     let lists = [&root, &middle].map(|issuer| {
         let issuers = [root.certificate(), middle.certificate()];
-        RevocationList::read(&revoking(&serials).signed_by(issuer), &issuers, NOW).unwrap()
+        Arc::new(RevocationList::read(&revoking(&serials).signed_by(issuer), &issuers, NOW).unwrap())
     });
     let domain = domain_of("fleet", &[&root, &middle], lists.into(), TrustPolicy::default());
     let set = set(&[&domain]);

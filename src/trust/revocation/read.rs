@@ -1,13 +1,16 @@
-//! Reads a revocation list: PEM or DER, complete, direct, signed by a certificate of the bundle.
+//! Reads a revocation list: PEM or DER, complete or delta, direct, signed by a certificate of the bundle.
+
+use std::io::{self, BufRead, Read};
 
 use x509_parser::asn1_rs::Oid;
 
-use super::serials::{SerialTable, SerialTableBuilder};
-use super::signature::check_signature;
+use super::serials::{Room, SerialTable, SerialTableBuilder};
+use super::signature::Signed;
+use super::stream::{End, Fault, Stream};
 use super::{Covers, RevocationEntry, RevocationList, RevocationReason};
 use crate::UnixTime;
 use crate::certificate::der::{self, NotDer, Reader};
-use crate::certificate::{Certificate, Name, PemError, Serial, pem_blocks, utc};
+use crate::certificate::{Certificate, Name, PemError, PemReader, Serial, utc};
 
 /// Why a file is not taken for a revocation list. None of them ever means that nobody is revoked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,8 +35,12 @@ pub enum RevocationError {
     IssuerMayNotSign { issuer: String },
     #[error("it is signed with the algorithm {oid}, which is too weak or not supported")]
     SignatureAlgorithm { oid: String },
-    #[error("it is a delta list, which says only what has changed (expected: a complete list)")]
-    Delta,
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
+    #[error("there is no memory for its entries")]
+    NoMemory,
+    #[error("it is a delta list without a cRLNumber, so nobody can tell what it follows")]
+    UnnumberedDelta,
     #[error(
         "it is an indirect list, which speaks for other issuers (expected: the list of each issuer by itself)"
     )]
@@ -51,44 +58,88 @@ pub enum RevocationError {
 /// How far the clocks of issuer and gateway may be apart.
 const CLOCK_SKEW: UnixTime = 300;
 
+/// Reads all lists of a file while it comes, so that a list of any length takes no more memory than its table.
 pub(super) fn read_all(
-    bytes: &[u8],
+    mut source: impl BufRead,
     issuers: &[Certificate],
     now: UnixTime,
 ) -> Result<Vec<RevocationList>, RevocationError> {
+    let mut first = Vec::new();
+    source.by_ref().take(2).read_to_end(&mut first).map_err(unreadable)?;
     // DER starts with a SEQUENCE; no text does with this byte followed by a long length.
-    if matches!(bytes, [der::SEQUENCE, 0x80..=0xff, ..]) {
-        return read(bytes, issuers, now).map(|list| vec![list]);
+    let is_der = matches!(*first, [der::SEQUENCE, 0x80..=0xff]);
+    let source = io::Cursor::new(first).chain(source);
+    if is_der {
+        return read(source, issuers, now).map(|list| vec![list]);
     }
-    let blocks = pem_blocks(bytes, "X509 CRL")?;
-    match blocks.as_slice() {
-        [] => Err(RevocationError::NoList),
-        [only] => read(only, issuers, now).map(|list| vec![list]),
-        several => {
-            several.iter().enumerate().map(|(index, block)| read_one_of(index, block, issuers, now)).collect()
+    let mut blocks = PemReader::new(source, "X509 CRL");
+    let mut lists: Vec<Result<RevocationList, RevocationError>> = Vec::new();
+    while blocks.next_block().map_err(unreadable)? {
+        lists.push(read(&mut blocks, issuers, now));
+        if matches!(lists.last(), Some(Err(RevocationError::Pem(_) | RevocationError::Unreadable(_)))) {
+            break;
         }
+    }
+    match lists.len() {
+        0 => Err(RevocationError::NoList),
+        1 => lists.into_iter().collect(),
+        _ => lists
+            .into_iter()
+            .enumerate()
+            .map(|(index, list)| list.map_err(|error| in_list(index, error)))
+            .collect(),
     }
 }
 
-fn read_one_of(
-    index: usize,
-    block: &[u8],
+fn in_list(index: usize, reason: RevocationError) -> RevocationError {
+    match reason {
+        // It says itself which block it is.
+        RevocationError::Pem(_) | RevocationError::Unreadable(_) => reason,
+        reason => RevocationError::InList { number: index + 1, reason: Box::new(reason) },
+    }
+}
+
+fn unreadable(error: io::Error) -> RevocationError {
+    match error.downcast::<PemError>() {
+        Ok(error) => RevocationError::Pem(error),
+        Err(error) => RevocationError::Unreadable(error.to_string()),
+    }
+}
+
+/// What a fault means in the part of a list that is called `what`.
+fn malformed(what: &'static str) -> impl Fn(Fault) -> RevocationError {
+    move |fault| match fault {
+        Fault::NotDer => RevocationError::Malformed(what),
+        Fault::Unreadable(error) => unreadable(error),
+    }
+}
+
+fn read(
+    source: impl Read,
     issuers: &[Certificate],
     now: UnixTime,
 ) -> Result<RevocationList, RevocationError> {
-    read(block, issuers, now)
-        .map_err(|reason| RevocationError::InList { number: index + 1, reason: Box::new(reason) })
-}
-
-fn read(der: &[u8], issuers: &[Certificate], now: UnixTime) -> Result<RevocationList, RevocationError> {
-    let list = Encoded::split(der).map_err(|_| RevocationError::Malformed("structure"))?;
-    let head = Head::read(list.body)?;
-    if head.algorithm != list.algorithm {
-        return Err(RevocationError::Malformed("signature algorithm"));
+    let mut stream = Stream::new(source);
+    let whole = stream.enter(der::SEQUENCE).map_err(malformed("structure"))?;
+    stream.begin_signed();
+    let body = stream.enter(der::SEQUENCE).map_err(malformed("structure"))?;
+    let head = Head::read(&mut stream, body)?;
+    // Whose list it is decides whether its entries are looked at; whether it says so rightly turns out at its end.
+    stream.signed().expect(&head.algorithm, &head.issuer, issuers)?;
+    let entries = match stream.next_tag(body).map_err(malformed("list of entries"))? {
+        Some(der::SEQUENCE) => entries(&mut stream)?,
+        _ => SerialTable::default(),
+    };
+    let extensions = match stream.next_tag(body).map_err(malformed("extensions"))? {
+        Some(_) => stream.expect(der::explicit(0)).map_err(malformed("extensions"))?.content.to_vec(),
+        None => Vec::new(),
+    };
+    if !stream.is_at(body) {
+        return Err(RevocationError::Malformed("end"));
     }
-    let extensions = ListExtensions::read(head.extensions)?;
-    // The signature comes before the entries: whose list it is decides whether they are looked at.
-    check_signature(&list, &head.issuer, issuers)?;
+    let signed = stream.end_signed();
+    check_signature(stream, whole, signed, &head.algorithm)?;
+    let extensions = ListExtensions::read(Reader::new(&extensions))?;
     if head.this_update > now.saturating_add(CLOCK_SKEW) {
         return Err(RevocationError::FromTheFuture(head.this_update));
     }
@@ -99,82 +150,65 @@ fn read(der: &[u8], issuers: &[Certificate], now: UnixTime) -> Result<Revocation
         this_update: head.this_update,
         next_update: head.next_update,
         number: extensions.number,
+        base: extensions.base,
         covers: extensions.covers,
         scope: extensions.scope,
-        entries: entries(head.entries)?,
+        entries,
     })
 }
 
-/// CertificateList in its three parts.
-pub(super) struct Encoded<'a> {
-    pub whole: &'a [u8],
-    /// TBSCertList, with its tag: what is signed.
-    pub signed: &'a [u8],
-    body: Reader<'a>,
-    /// The content of the AlgorithmIdentifier.
-    pub algorithm: &'a [u8],
-    pub signature: &'a [u8],
-}
-
-impl<'a> Encoded<'a> {
-    fn split(der: &'a [u8]) -> Result<Self, NotDer> {
-        let mut outer = Reader::new(der);
-        let mut parts = Reader::new(outer.expect(der::SEQUENCE)?.content);
-        outer.finish()?;
-        let body = parts.expect(der::SEQUENCE)?;
-        let algorithm = parts.expect(der::SEQUENCE)?;
-        let signature = parts.expect(der::BIT_STRING)?.content;
-        parts.finish()?;
-        Ok(Self {
-            whole: der,
-            signed: body.raw,
-            body: Reader::new(body.content),
-            algorithm: algorithm.content,
-            // The first byte counts unused bits; a signature has none.
-            signature: signature.strip_prefix(&[0]).ok_or(NotDer)?,
-        })
+/// What stands behind the signed part: its signature, and nothing else.
+fn check_signature(
+    mut stream: Stream<impl Read>,
+    whole: End,
+    signed: Signed,
+    expected: &[u8],
+) -> Result<(), RevocationError> {
+    let algorithm = stream.expect(der::SEQUENCE).map_err(malformed("signature algorithm"))?.content.to_vec();
+    if algorithm != expected {
+        return Err(RevocationError::Malformed("signature algorithm"));
     }
+    let signature = stream.expect(der::BIT_STRING).map_err(malformed("signature"))?.content.to_vec();
+    if !stream.is_at(whole) {
+        return Err(RevocationError::Malformed("structure"));
+    }
+    stream.finish().map_err(malformed("end"))?;
+    // The first byte counts unused bits; a signature has none.
+    let signature = signature.strip_prefix(&[0]).ok_or(RevocationError::Malformed("signature"))?;
+    signed.check(&algorithm, signature)
 }
 
-/// TBSCertList up to its entries, which are left encoded.
-struct Head<'a> {
-    algorithm: &'a [u8],
+/// TBSCertList up to its entries.
+struct Head {
+    algorithm: Vec<u8>,
     issuer: Name,
     this_update: UnixTime,
     next_update: Option<UnixTime>,
-    entries: Reader<'a>,
-    extensions: Reader<'a>,
 }
 
-impl<'a> Head<'a> {
-    fn read(mut body: Reader<'a>) -> Result<Self, RevocationError> {
-        let malformed = |what| move |_: NotDer| RevocationError::Malformed(what);
-        body.optional(der::INTEGER).map_err(malformed("version"))?;
-        let algorithm = body.expect(der::SEQUENCE).map_err(malformed("signature algorithm"))?.content;
-        let issuer = body.expect(der::SEQUENCE).map_err(malformed("issuer"))?.raw;
+impl Head {
+    fn read(stream: &mut Stream<impl Read>, body: End) -> Result<Self, RevocationError> {
+        if stream.next_tag(body).map_err(malformed("version"))? == Some(der::INTEGER) {
+            stream.any().map_err(malformed("version"))?;
+        }
+        let algorithm =
+            stream.expect(der::SEQUENCE).map_err(malformed("signature algorithm"))?.content.to_vec();
+        let issuer = stream.expect(der::SEQUENCE).map_err(malformed("issuer"))?.raw;
         let issuer =
             Name::from_der(issuer).and_then(Result::ok).ok_or(RevocationError::Malformed("issuer"))?;
-        let this_update = body.time().map_err(malformed("thisUpdate"))?;
-        let next_update = match body.next_tag() {
+        let this_update = time(stream).map_err(malformed("thisUpdate"))?;
+        let next_update = match stream.next_tag(body).map_err(malformed("nextUpdate"))? {
             Some(der::UTC_TIME | der::GENERALIZED_TIME) => {
-                Some(body.time().map_err(malformed("nextUpdate"))?)
+                Some(time(stream).map_err(malformed("nextUpdate"))?)
             }
             _ => None,
         };
-        let entries = body.optional(der::SEQUENCE).map_err(malformed("list of entries"))?;
-        let extensions = body.optional(der::explicit(0)).map_err(malformed("extensions"))?;
-        body.finish().map_err(malformed("end"))?;
-        let content =
-            |element: Option<der::Element<'a>>| Reader::new(element.map_or(&[], |element| element.content));
-        Ok(Self {
-            algorithm,
-            issuer,
-            this_update,
-            next_update,
-            entries: content(entries),
-            extensions: content(extensions),
-        })
+        Ok(Self { algorithm, issuer, this_update, next_update })
     }
+}
+
+fn time(stream: &mut Stream<impl Read>) -> Result<UnixTime, Fault> {
+    Ok(Reader::new(stream.any()?.raw).time()?)
 }
 
 /// `2.5.29.n` as encoded.
@@ -191,14 +225,16 @@ const AUTHORITY_KEY_IDENTIFIER: [u8; 3] = id_ce(35);
 
 struct ListExtensions {
     number: Option<Serial>,
+    /// BaseCRLNumber: it is a delta list.
+    base: Option<Serial>,
     covers: Covers,
     scope: Box<[u8]>,
 }
 
 impl ListExtensions {
     fn read(mut outer: Reader<'_>) -> Result<Self, RevocationError> {
-        let malformed = |_| RevocationError::Malformed("extensions");
-        let mut read = Self { number: None, covers: Covers::All, scope: Box::default() };
+        let malformed = |_: NotDer| RevocationError::Malformed("extensions");
+        let mut read = Self { number: None, base: None, covers: Covers::All, scope: Box::default() };
         if outer.is_empty() {
             return Ok(read);
         }
@@ -208,17 +244,20 @@ impl ListExtensions {
             let extension = Extension::read(&mut extensions).map_err(malformed)?;
             read.take(&extension)?;
         }
+        if read.base.is_some() && read.number.is_none() {
+            return Err(RevocationError::UnnumberedDelta);
+        }
         Ok(read)
     }
 
     fn take(&mut self, extension: &Extension<'_>) -> Result<(), RevocationError> {
         if extension.oid == DELTA_CRL_INDICATOR {
-            return Err(RevocationError::Delta);
+            self.base = Some(number(extension.value).ok_or(RevocationError::Malformed("deltaCRLIndicator"))?);
+            return Ok(());
         }
         if extension.oid == CRL_NUMBER {
-            let number = Reader::new(extension.value).expect(der::INTEGER).ok();
-            self.number = number.and_then(|number| Serial::from_be_bytes(number.content));
-            return self.number.as_ref().map(|_| ()).ok_or(RevocationError::Malformed("cRLNumber"));
+            self.number = Some(number(extension.value).ok_or(RevocationError::Malformed("cRLNumber"))?);
+            return Ok(());
         }
         if extension.oid == ISSUING_DISTRIBUTION_POINT {
             self.scope = extension.value.into();
@@ -230,6 +269,13 @@ impl ListExtensions {
         }
         Ok(())
     }
+}
+
+fn number(value: &[u8]) -> Option<Serial> {
+    let mut value = Reader::new(value);
+    let number = value.expect(der::INTEGER).ok()?;
+    value.finish().ok()?;
+    Serial::from_be_bytes(number.content)
 }
 
 /// IssuingDistributionPoint (RFC 5280, section 5.2.5).
@@ -271,17 +317,19 @@ impl<'a> Extension<'a> {
     }
 }
 
-fn entries(mut encoded: Reader<'_>) -> Result<SerialTable, RevocationError> {
-    let mut table = SerialTableBuilder::default();
-    while !encoded.is_empty() {
-        let mut fields = encoded
-            .expect(der::SEQUENCE)
-            .map(|entry| Reader::new(entry.content))
-            .map_err(|_| RevocationError::Malformed("list of entries"))?;
+fn entries(stream: &mut Stream<impl Read>) -> Result<SerialTable, RevocationError> {
+    let end = stream.enter(der::SEQUENCE).map_err(malformed("list of entries"))?;
+    let mut table = SerialTableBuilder::new(Room::Encoded(stream.remaining(end)));
+    while !stream.is_at(end) {
+        if stream.remaining(end) == 0 {
+            return Err(RevocationError::Malformed("list of entries"));
+        }
+        let entry = stream.expect(der::SEQUENCE).map_err(malformed("list of entries"))?;
+        let mut fields = Reader::new(entry.content);
         let (serial, revoked_at) =
             serial_and_date(&mut fields).map_err(|_| RevocationError::Malformed("entry"))?;
         let reason = entry_reason(fields)?;
-        table.push(serial, RevocationEntry { revoked_at, reason });
+        table.push(serial, RevocationEntry { revoked_at, reason }).map_err(|_| RevocationError::NoMemory)?;
     }
     Ok(table.build())
 }

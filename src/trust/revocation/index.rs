@@ -1,0 +1,122 @@
+//! The lists of a trust domain by issuer.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+
+use super::{RevocationList, delta, number_text};
+use crate::UnixTime;
+use crate::certificate::{Certificate, Name, utc};
+use crate::trust::{Finding, RejectionReason, TrustError, WhenStale};
+
+/// The lists of a trust domain by issuer.
+#[derive(Debug, Default)]
+pub(in crate::trust) struct RevocationIndex {
+    by_issuer: AHashMap<Box<[u8]>, Vec<Arc<RevocationList>>>,
+    /// From the issuer's name as the list has it to its key in `by_issuer`: certificates nearly always have it in the
+    /// same bytes, and then it need not be brought into a form that can be compared.
+    keys: AHashMap<Box<[u8]>, Box<[u8]>>,
+}
+
+impl RevocationIndex {
+    /// Of several lists for the same issuer and scope the newest one counts, as the delta lists behind it change it.
+    pub(in crate::trust) fn build(lists: Vec<Arc<RevocationList>>) -> Result<Self, TrustError> {
+        let mut index = Self::default();
+        let (mut deltas, complete): (Vec<_>, Vec<_>) = lists.into_iter().partition(|list| list.is_delta());
+        for list in complete {
+            index.keys.insert(list.issuer_raw.clone(), list.issuer_key.clone());
+            let lists = index.by_issuer.entry(list.issuer_key.clone()).or_default();
+            match lists.iter_mut().find(|other| other.scope == list.scope) {
+                None => lists.push(list),
+                Some(other) if list.is_newer_than(other) => *other = list,
+                Some(_) => {}
+            }
+        }
+        delta::in_sequence(&mut deltas);
+        for delta in deltas {
+            let lists = index.by_issuer.get_mut(&delta.issuer_key).map_or(&mut [][..], Vec::as_mut_slice);
+            let base = lists.iter_mut().find(|list| list.scope == delta.scope);
+            delta::apply(base, &delta)?;
+        }
+        Ok(index)
+    }
+
+    pub(in crate::trust) fn is_empty(&self) -> bool {
+        self.by_issuer.is_empty()
+    }
+
+    /// When a list ceases to be believed.
+    pub(in crate::trust) fn changes(&self, when_stale: WhenStale) -> impl Iterator<Item = UnixTime> {
+        let until = self.lists().filter_map(move |list| list.believed_until(when_stale));
+        until.map(|until| until.saturating_add(1))
+    }
+
+    pub(in crate::trust) fn lists(&self) -> impl Iterator<Item = &Arc<RevocationList>> {
+        self.by_issuer.values().flatten()
+    }
+
+    /// Whether there is a list by `issuer`.
+    pub(in crate::trust) fn covers(&self, issuer: &Certificate) -> bool {
+        self.by_issuer.contains_key(&issuer.subject().comparable())
+    }
+
+    fn lists_by(&self, issuer: &Name) -> Option<&Vec<Arc<RevocationList>>> {
+        match self.keys.get(issuer.raw()) {
+            Some(key) => self.by_issuer.get(key),
+            None => self.by_issuer.get(&issuer.comparable()),
+        }
+    }
+
+    /// Whether any list names `certificate`: cheaper than [`check`](Self::check), and no verdict.
+    pub(in crate::trust) fn names(&self, certificate: &Certificate) -> bool {
+        let lists = self.lists_by(certificate.issuer());
+        lists.is_some_and(|lists| lists.iter().any(|list| list.find(certificate.serial()).is_some()))
+    }
+
+    /// A certificate that any list names is revoked, also when that list is stale. One whose issuer has published no
+    /// list is not judged.
+    pub(in crate::trust) fn check(
+        &self,
+        certificate: &Certificate,
+        what: &dyn Fn() -> String,
+        when_stale: WhenStale,
+        now: UnixTime,
+    ) -> Result<(), Finding> {
+        let Some(lists) = self.lists_by(certificate.issuer()) else { return Ok(()) };
+        if let Some(entry) = lists.iter().find_map(|list| list.find(certificate.serial())) {
+            let detail = format!("{} was revoked on {} ({})", what(), utc(entry.revoked_at), entry.reason);
+            return Err((RejectionReason::Revoked, detail));
+        }
+        let about = lists.iter().filter(|list| list.speaks_about(certificate));
+        let mut stale = about.filter_map(|list| Some((list, list.stale_since(when_stale, now)?)));
+        match stale.next() {
+            None => Ok(()),
+            Some((list, since)) => {
+                let detail = format!(
+                    "whether {} is revoked is unknown: the revocation list of `{}` should have been replaced by {}",
+                    what(),
+                    list.issuer,
+                    utc(since)
+                );
+                Err((RejectionReason::RevocationUnknown, detail))
+            }
+        }
+    }
+
+    pub(in crate::trust) fn check_succession(&self, previous: &Self) -> Result<(), TrustError> {
+        for (issuer, lists) in &self.by_issuer {
+            let Some(old) = previous.by_issuer.get(issuer) else { continue };
+            for list in lists {
+                let in_force = old.iter().find(|other| other.scope == list.scope);
+                if let Some(in_force) = in_force.filter(|in_force| in_force.is_newer_than(list)) {
+                    return Err(TrustError::RolledBack {
+                        issuer: list.issuer.clone(),
+                        found: number_text(list),
+                        in_force: number_text(in_force),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
