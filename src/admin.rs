@@ -26,6 +26,8 @@ pub trait AdminView {
     fn metrics(&self) -> String;
     fn status(&self) -> Value;
     fn certificates(&self) -> Value;
+    /// Client certificates that were seen, by anchor.
+    fn census(&self) -> Value;
     /// The generation now in force, or why nothing changed.
     fn reload(&self) -> Result<u64, String>;
 }
@@ -53,6 +55,7 @@ pub fn respond(request: &AdminRequest<'_>, view: &impl AdminView) -> AdminRespon
         ("GET", "/metrics") => AdminResponse { status: 200, content_type: METRICS, body: view.metrics() },
         ("GET", "/status") => json(&view.status()),
         ("GET", "/certs") => json(&view.certificates()),
+        ("GET", "/census") => json(&view.census()),
         ("POST", "/reload") if request.has_origin || request.is_cross_site => {
             text(403, "a browser's page may not do this\n")
         }
@@ -60,10 +63,10 @@ pub fn respond(request: &AdminRequest<'_>, view: &impl AdminView) -> AdminRespon
             Ok(generation) => text(200, &format!("generation {generation} is in force\n")),
             Err(problems) => text(422, &format!("{problems}\n")),
         },
-        (_, "/healthz" | "/readyz" | "/metrics" | "/status" | "/certs" | "/reload") => {
+        (_, "/healthz" | "/readyz" | "/metrics" | "/status" | "/certs" | "/census" | "/reload") => {
             text(405, "GET, or POST for /reload\n")
         }
-        _ => text(404, "there are /healthz /readyz /metrics /status /certs and POST /reload\n"),
+        _ => text(404, "there are /healthz /readyz /metrics /status /certs /census and POST /reload\n"),
     }
 }
 
@@ -113,6 +116,9 @@ mod tests {
             Value::Null
         }
         fn certificates(&self) -> Value {
+            Value::Null
+        }
+        fn census(&self) -> Value {
             Value::Null
         }
         fn reload(&self) -> Result<u64, String> {

@@ -3,6 +3,7 @@
 //! The modules in reading order; `ARCHITECTURE.md` draws which of them may use which.
 
 pub mod admin;
+pub mod census;
 pub mod certificate;
 pub mod cli;
 pub mod config;

@@ -37,7 +37,7 @@ use socket::Accepting;
 use stream::ClientStream;
 
 pub use doorkeeper::Doorkeeper;
-pub use live::LiveConnections;
+pub use live::{Arrivals, LiveConnections};
 pub use proof::{ProofError, refuses_strangers};
 pub use socket::{BindError, BoundSocket, bind, inherited};
 pub use stream::connection_of;

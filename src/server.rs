@@ -14,6 +14,7 @@ use pingora_core::server::{RunArgs, Server};
 use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
 
+use crate::census::{Census, Keeper};
 use crate::config::{Config, ConfigErrors};
 use crate::gateway::Gateway;
 use crate::health::HealthChecker;
@@ -122,6 +123,12 @@ fn serve(
     let reloader =
         Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone(), doorkeeper.clone(), files));
     let readiness = Arc::new(Readiness::default());
+    let census = {
+        let (metrics, cell) = (telemetry.metrics.clone(), cell.clone());
+        Arc::new(Census::new(open.clone(), metrics, tls::now, move || cell.load().config.census))
+    };
+    let keeper = Keeper::start(census.clone(), settings.state_directory.as_deref());
+    let keeper = Arc::new(keeper.map_err(StartError::Thread)?);
 
     let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, conf);
     server.bootstrap();
@@ -144,21 +151,24 @@ fn serve(
             admin,
             cell.clone(),
             reloader.clone(),
-            telemetry.clone(),
             readiness.clone(),
+            census,
         ));
     }
     let mut health = background_service("health", HealthChecker::new(supervisor::pools(cell.clone())));
     health.threads = Some(1);
     server.add_service(health);
-    let mut drain =
-        background_service("supervisor", Supervisor::new(open, readiness, telemetry, settings.drain_timeout));
+    let mut drain = background_service(
+        "supervisor",
+        Supervisor::new(open, readiness, telemetry, keeper.clone(), settings.drain_timeout),
+    );
     drain.threads = Some(1);
     server.add_service(drain);
     reload::watch(reloader.clone()).map_err(StartError::Thread)?;
     supervisor::reload_on_hangup(reloader).map_err(StartError::Thread)?;
     let shutdown_signal = Box::new(StopSignals { upgrade_socket: settings.upgrade_socket.clone() });
     server.run(RunArgs { shutdown_signal });
+    keeper.close();
     Ok(())
 }
 

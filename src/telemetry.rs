@@ -1,5 +1,6 @@
 //! What the gateway shows of itself: metrics, one record per connection, one per request.
 
+mod census;
 mod ending;
 mod failure;
 mod handles;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use crate::config::{AccessLog, LoggingConfig};
 use crate::listener::connection::Connection;
 
+pub use census::{AnchorGauges, Written};
 pub use ending::EndCause;
 pub use failure::HandshakeFailure;
 pub use handles::{

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "behaviour/both_ways.rs"]
 mod both_ways;
+#[path = "behaviour/census.rs"]
+mod census;
 #[path = "behaviour/ending.rs"]
 mod ending;
 #[path = "behaviour/forwarding.rs"]

@@ -34,6 +34,7 @@ const SECTIONS: &[&str] = &[
     "admin",
     "logging",
     "server",
+    "census",
 ];
 
 pub(super) fn build(path: &Path, text: &str) -> Result<Config, ConfigErrors> {
@@ -123,6 +124,7 @@ impl Builder {
             admin,
             logging: logging(self.section::<LoggingFile>(&root, "logging").unwrap_or_default()),
             server: self.server(&root),
+            census: self.census(&root),
         })
     }
 

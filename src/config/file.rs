@@ -61,6 +61,7 @@ pub struct ConfigFile {
     pub admin: Option<AdminFile>,
     pub logging: Option<LoggingFile>,
     pub server: Option<ServerFile>,
+    pub census: Option<CensusFile>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -498,4 +499,13 @@ pub struct ServerFile {
     pub state_directory: Option<String>,
     /// Whether the files that are named here are read anew when they change. Default: true.
     pub watch: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CensusFile {
+    /// Client certificates not seen for so long do not count. Default: 30d.
+    pub window: Option<Span>,
+    /// So many certificates are remembered at most, in 64 bytes each; 0: none. Default: 1000000.
+    pub maximum: Option<usize>,
 }

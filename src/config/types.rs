@@ -27,6 +27,7 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     pub logging: LoggingConfig,
     pub server: ServerSettings,
+    pub census: CensusConfig,
 }
 
 impl Config {
@@ -293,6 +294,15 @@ pub struct AccessLog {
     pub connections: bool,
     /// One in N of the successful requests.
     pub sample: u32,
+}
+
+/// What is remembered of the clients' certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CensusConfig {
+    /// Those not seen for so long do not count.
+    pub window: Duration,
+    /// Certificates that are remembered at most; 0: there is no census.
+    pub maximum: usize,
 }
 
 #[derive(Debug, Clone)]

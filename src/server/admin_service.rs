@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 use super::StartError;
 use super::supervisor::Readiness;
 use crate::admin::{self, AdminRequest, AdminView, Transport};
+use crate::census::Census;
 use crate::config::{AdminAddress, ListenAddress};
 use crate::listener::{BoundSocket, bind, inherited};
 use crate::reload::Reloader;
 use crate::runtime::Cell;
-use crate::telemetry::Telemetry;
 
 /// Where the admin endpoints listen.
 pub enum AdminSocket {
@@ -75,8 +75,8 @@ pub struct AdminService {
 struct Admin {
     cell: Arc<Cell>,
     reloader: Arc<Reloader>,
-    telemetry: Arc<Telemetry>,
     readiness: Arc<Readiness>,
+    census: Arc<Census>,
     transport: Transport,
 }
 
@@ -85,14 +85,14 @@ impl AdminService {
         socket: AdminSocket,
         cell: Arc<Cell>,
         reloader: Arc<Reloader>,
-        telemetry: Arc<Telemetry>,
         readiness: Arc<Readiness>,
+        census: Arc<Census>,
     ) -> Self {
         let transport = match &socket {
             AdminSocket::Tcp { .. } => Transport::Tcp,
             AdminSocket::Unix(_) => Transport::Unix,
         };
-        let admin = Admin { cell, reloader, telemetry, readiness, transport };
+        let admin = Admin { cell, reloader, readiness, census, transport };
         Self { socket: Some(socket), app: Arc::new(HttpServer::new_app(admin)) }
     }
 
@@ -198,7 +198,7 @@ impl AdminView for Admin {
     }
 
     fn metrics(&self) -> String {
-        self.telemetry.metrics.render()
+        self.census.metrics(&self.cell.load().trust)
     }
 
     fn status(&self) -> Value {
@@ -255,6 +255,10 @@ impl AdminView for Admin {
                 })
             })
             .collect()
+    }
+
+    fn census(&self) -> Value {
+        self.census.report(&self.cell.load().trust)
     }
 
     fn reload(&self) -> Result<u64, String> {

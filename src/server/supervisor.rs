@@ -14,6 +14,7 @@ use pingora_core::services::background::BackgroundService;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::census::Keeper;
 use crate::listener::LiveConnections;
 use crate::reload::Reloader;
 use crate::runtime::Cell;
@@ -50,6 +51,7 @@ pub struct Supervisor {
     open: Arc<LiveConnections>,
     readiness: Arc<Readiness>,
     telemetry: Arc<Telemetry>,
+    keeper: Arc<Keeper>,
     drain_timeout: Duration,
 }
 
@@ -60,9 +62,10 @@ impl Supervisor {
         open: Arc<LiveConnections>,
         readiness: Arc<Readiness>,
         telemetry: Arc<Telemetry>,
+        keeper: Arc<Keeper>,
         drain_timeout: Duration,
     ) -> Self {
-        Self { open, readiness, telemetry, drain_timeout }
+        Self { open, readiness, telemetry, keeper, drain_timeout }
     }
 
     async fn drain(&self) {
@@ -78,6 +81,7 @@ impl Supervisor {
             0 => log::info!("drained"),
             left => log::warn!("{left} connections are cut off at the drain deadline"),
         }
+        self.keeper.close();
         self.telemetry.flush();
         std::process::exit(0);
     }

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use super::census::CensusMetrics;
 use super::handles::{EndpointMetrics, Handshakes, ListenerMetrics, PerConnection, RouteMetrics};
 use super::lease::{Lease, Users};
 use super::shown::{Counted, Shown};
@@ -52,6 +53,7 @@ pub struct Metrics {
     panics: IntCounter,
     /// Made once: a request that matches no route must not cost more than another.
     unrouted: Arc<RouteMetrics>,
+    pub census: CensusMetrics,
     users: Users,
 }
 
@@ -137,6 +139,7 @@ impl Metrics {
                 "Log records dropped: nobody read fast enough.",
             ),
             panics: counter(r, "portcullis_panics_total", "Panics caught: each is a fault of the program."),
+            census: CensusMetrics::new(r),
             users,
             registry: registry.clone(),
         };
@@ -268,7 +271,7 @@ fn register(registry: &Registry, collector: impl prometheus::core::Collector + '
 /// The names and labels are literals above, so the constructors cannot fail; each family registers itself.
 macro_rules! family {
     ($function:ident, $kind:ty, $make:expr) => {
-        fn $function(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> $kind {
+        pub(super) fn $function(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> $kind {
             let family: $kind = $make(Opts::new(name, help), labels).expect("a valid literal name");
             register(registry, family.clone());
             family
@@ -283,7 +286,7 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     gauges(registry, name, help, &[]).with_label_values::<&str>(&[])
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     counters(registry, name, help, &[]).with_label_values::<&str>(&[])
 }
 
@@ -293,7 +296,7 @@ mod tests {
 
     use super::*;
     use crate::gateway::refusal::Refusal;
-    use crate::telemetry::{Resumption, TlsVersion};
+    use crate::telemetry::{AnchorGauges, Resumption, TlsVersion};
 
     const DOCUMENTATION: &str = include_str!("../../docs/metrics.md");
 
@@ -368,6 +371,18 @@ mod tests {
         let metrics = Metrics::new();
         let held = (metrics.listener("edge"), metrics.route("r"), metrics.endpoint("p", "e"));
         metrics.set_certificate_expiry("server", "edge", "CN=a", 1);
+        let fingerprint = "0".repeat(64);
+        let expiring = [("7d", 1), ("30d", 1), ("90d", 1)];
+        let anchor = AnchorGauges {
+            trust_domain: "fleet",
+            anchor: "CN=a",
+            fingerprint,
+            connections: 1,
+            in_use: 1,
+            expired: 0,
+            expiring,
+        };
+        metrics.census.set(std::iter::once(anchor));
         let families: Vec<String> = metrics
             .registry
             .gather()

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde_yaml::{Mapping, Value};
 
-use super::super::file::{AdminFile, FormatFile, LevelFile, LoggingFile, ServerFile};
-use super::super::types::{AccessLog, AdminAddress, AdminConfig, LogFormat, LoggingConfig, ServerSettings};
+use super::super::file::{AdminFile, CensusFile, FormatFile, LevelFile, LoggingFile, ServerFile};
+use super::super::types::{
+    AccessLog, AdminAddress, AdminConfig, CensusConfig, LogFormat, LoggingConfig, ServerSettings,
+};
 use super::Builder;
 
 const DEFAULT_UPGRADE_SOCKET: &str = "/run/portcullis/upgrade.sock";
@@ -110,6 +112,19 @@ impl Builder {
             )),
             state_directory: self.state_directory(file.state_directory.as_deref()),
             watch: file.watch.unwrap_or(true),
+        }
+    }
+}
+
+/// What a certificate that is remembered costs: 64 MB for a million.
+const MOST_CERTIFICATES: usize = 50_000_000;
+
+impl Builder {
+    pub(super) fn census(&mut self, root: &Mapping) -> CensusConfig {
+        let file = self.section::<CensusFile>(root, "census").unwrap_or_default();
+        CensusConfig {
+            window: file.window.map_or(Duration::from_secs(30 * 86_400), |span| span.0),
+            maximum: self.at_most("census.maximum", file.maximum.unwrap_or(1_000_000), MOST_CERTIFICATES),
         }
     }
 }
