@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod explain;
+pub mod fetch;
 pub mod fields;
 pub mod gateway;
 pub mod headers;

@@ -1,5 +1,6 @@
 //! Reads everything anew and swaps it whole, or changes nothing and says why.
 
+mod fetched;
 mod files;
 mod watch;
 
@@ -7,11 +8,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::{Config, ConfigErrors};
+use crate::fetch::Fetcher;
 use crate::listener::Doorkeeper;
 use crate::runtime::{Cell, Runtime, Surroundings};
 use crate::telemetry::Telemetry;
 use crate::tls;
 
+pub use fetched::first;
 pub use files::FileStates;
 pub use watch::watch;
 
@@ -21,6 +24,7 @@ pub struct Reloader {
     surroundings: Surroundings,
     telemetry: Arc<Telemetry>,
     doorkeeper: Arc<Doorkeeper>,
+    fetcher: Arc<Fetcher>,
     /// One at a time.
     last: Mutex<Last>,
 }
@@ -49,10 +53,11 @@ impl Reloader {
         surroundings: Surroundings,
         telemetry: Arc<Telemetry>,
         doorkeeper: Arc<Doorkeeper>,
+        fetcher: Arc<Fetcher>,
         seen: FileStates,
     ) -> Self {
         let last = Last { seen, error: None };
-        Self { cell, surroundings, telemetry, doorkeeper, last: Mutex::new(last) }
+        Self { cell, surroundings, telemetry, doorkeeper, fetcher, last: Mutex::new(last) }
     }
 
     /// Reads the configuration and every file that it names. Blocks meanwhile: call it off the serving threads.
@@ -61,14 +66,20 @@ impl Reloader {
         let current = self.cell.load_full();
         let read = Config::read(&current.config.file).and_then(|config| {
             last.seen = FileStates::of(&config);
-            self.load(config)
+            let runtime = self.load(config)?;
+            if fetched::lost(&runtime, &current).is_empty() {
+                return Ok(runtime);
+            }
+            self.fetcher.obtain(fetched::wanted(&runtime), fetched::PATIENCE);
+            last.seen = FileStates::of(&runtime.config);
+            self.load(runtime.config).and_then(|runtime| fetched::refuse_lost(runtime, &current))
         });
         self.put_in_force(&mut last, read, Trigger::Asked)
     }
 
     /// Reads the files anew that the configuration in force names, if one of them changed. Not the configuration itself:
     /// what somebody is still writing takes no effect by itself, and holds up no revocation.
-    fn refresh(&self) {
+    pub fn refresh(&self) {
         let mut last = self.last();
         let config = self.cell.load().config.clone();
         let seen = FileStates::of(&config);
@@ -77,7 +88,8 @@ impl Reloader {
         }
         log::info!("a file that the configuration names has changed");
         last.seen = seen;
-        let read = self.load(config);
+        let current = self.cell.load_full();
+        let read = self.load(config).and_then(|runtime| fetched::refuse_lost(runtime, &current));
         // Its result is in the log, in `/status` and in the metrics.
         let _ = self.put_in_force(&mut last, read, Trigger::FileChanged);
     }
@@ -91,6 +103,7 @@ impl Reloader {
         let metrics = &self.surroundings.metrics;
         match read {
             Ok(runtime) => {
+                self.fetcher.follow(fetched::wanted(&runtime));
                 let generation = runtime.generation;
                 for warning in &runtime.warnings {
                     log::warn!("{warning}");
@@ -108,6 +121,7 @@ impl Reloader {
                 Ok(generation)
             }
             Err(errors) => {
+                self.fetcher.follow(fetched::wanted(&self.cell.load()));
                 let text = errors.to_string();
                 metrics.reload_failed();
                 log::error!("reload refused, the configuration before it stays in force: {text}");

@@ -16,6 +16,7 @@ use pingora_proxy::HttpProxy;
 
 use crate::census::{Census, Keeper};
 use crate::config::{Config, ConfigErrors};
+use crate::fetch::Fetcher;
 use crate::gateway::Gateway;
 use crate::health::HealthChecker;
 use crate::listener::{BindError, BoundSocket, Doorkeeper, Edge, LiveConnections, bind};
@@ -68,8 +69,8 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     let log = LogWriter::start(&config.logging, metrics.clone()).map_err(StartError::Log)?;
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), log, &config.logging));
     let surroundings = surroundings(metrics)?;
-    let files = FileStates::of(&config);
-    let runtime = Runtime::load(config, None, &surroundings, tls::now())?;
+    let fetcher = Arc::new(Fetcher::start(surroundings.metrics.clone()).map_err(StartError::Thread)?);
+    let (runtime, files) = reload::first(config, &surroundings, &fetcher)?;
     for warning in &runtime.warnings {
         log::warn!("{warning}");
     }
@@ -80,7 +81,8 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     let sockets = sockets(&runtime, upgrade)?;
     let admin = runtime.config.admin.as_ref();
     let admin = admin.map(|admin| AdminSocket::bind(&admin.address, upgrade)).transpose()?;
-    serve(runtime, files, surroundings, telemetry, sockets, admin, upgrade)
+    let loaded = Loaded { runtime, files, surroundings, fetcher };
+    serve(loaded, telemetry, sockets, admin, upgrade)
 }
 
 /// Pingora removes whatever is at this path and takes for granted that it can put a socket there.
@@ -106,22 +108,35 @@ fn sockets(runtime: &Runtime, upgrade: bool) -> Result<Vec<Option<BoundSocket>>,
     runtime.listeners.iter().map(bind).collect()
 }
 
-fn serve(
+/// What the process starts with.
+struct Loaded {
     runtime: Runtime,
     files: FileStates,
     surroundings: Surroundings,
+    fetcher: Arc<Fetcher>,
+}
+
+fn serve(
+    loaded: Loaded,
     telemetry: Arc<Telemetry>,
     sockets: Vec<Option<BoundSocket>>,
     admin: Option<AdminSocket>,
     upgrade: bool,
 ) -> Result<(), StartError> {
+    let Loaded { runtime, files, surroundings, fetcher } = loaded;
     let settings = runtime.config.server.clone();
     let conf = pingora_conf(&settings);
     let cell = Arc::new(Cell::new(runtime));
     let open = Arc::new(LiveConnections::default());
     let doorkeeper = Arc::new(Doorkeeper::new(cell.clone(), open.clone(), telemetry.clone()));
-    let reloader =
-        Arc::new(Reloader::new(cell.clone(), surroundings, telemetry.clone(), doorkeeper.clone(), files));
+    let reloader = Arc::new(Reloader::new(
+        cell.clone(),
+        surroundings,
+        telemetry.clone(),
+        doorkeeper.clone(),
+        fetcher.clone(),
+        files,
+    ));
     let readiness = Arc::new(Readiness::default());
     let census = {
         let (metrics, cell) = (telemetry.metrics.clone(), cell.clone());
@@ -165,6 +180,8 @@ fn serve(
     drain.threads = Some(1);
     server.add_service(drain);
     reload::watch(reloader.clone()).map_err(StartError::Thread)?;
+    let refreshed = reloader.clone();
+    fetcher.notify(Arc::new(move || refreshed.refresh()));
     supervisor::reload_on_hangup(reloader).map_err(StartError::Thread)?;
     let shutdown_signal = Box::new(StopSignals { upgrade_socket: settings.upgrade_socket.clone() });
     server.run(RunArgs { shutdown_signal });

@@ -3,6 +3,7 @@
 mod census;
 mod ending;
 mod failure;
+mod fetch;
 mod handles;
 mod lease;
 mod line;
@@ -24,6 +25,7 @@ use crate::listener::connection::Connection;
 pub use census::{AnchorGauges, Written};
 pub use ending::EndCause;
 pub use failure::HandshakeFailure;
+pub use fetch::{FetchMetrics, FetchResult};
 pub use handles::{
     EndpointMetrics, HandshakeInFlight, ListenerMetrics, OpenConnection, Resumption, RouteMetrics, TlsVersion,
 };

@@ -38,7 +38,7 @@ pub use deny::{
 pub use identity::ClientIdentity;
 pub use policy::{OnExpiry, TrustPolicy, Usage, WhenStale};
 pub use review::{Lapse, Review};
-pub use revocation::{RevocationEntry, RevocationError, RevocationList, RevocationReason};
+pub use revocation::{AwaitedList, RevocationEntry, RevocationError, RevocationList, RevocationReason};
 pub use set::TrustSet;
 pub use verdict::{Rejection, RejectionReason};
 
@@ -93,6 +93,8 @@ pub enum TrustError {
     DeltaWithoutBase { issuer: String, number: String, base: String, found: String },
     #[error("there is no memory for the revocation lists")]
     NoMemory,
+    #[error("there is no list of `{issuer}` in it any more: clients that it revoked would come back")]
+    FellSilent { issuer: String },
 }
 
 impl TrustDomain {
@@ -167,9 +169,23 @@ impl TrustDomain {
         self.revoked.lists()
     }
 
+    /// The domain as it is while lists that it should have were never obtained: what the policy says of a stale list
+    /// holds for every client whose issuer has no complete list of its own.
+    #[must_use]
+    pub fn awaiting(mut self, lists: Vec<AwaitedList>) -> Self {
+        self.revoked.await_lists(lists);
+        self
+    }
+
+    /// The lists that were never obtained.
+    pub fn awaited_lists(&self) -> &[AwaitedList] {
+        self.revoked.awaited()
+    }
+
     /// Anchors whose clients no list speaks about, in a domain that has lists: worth a warning.
     pub fn anchors_without_list(&self) -> Vec<&Arc<Anchor>> {
-        if self.revoked.is_empty() {
+        // Of an awaited list nobody knows whose it will be.
+        if self.revoked.is_empty() || !self.revoked.awaited().is_empty() {
             return Vec::new();
         }
         let pairs = self.anchors.iter().zip(&self.certificates);

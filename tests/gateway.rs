@@ -9,6 +9,8 @@ mod both_ways;
 mod census;
 #[path = "behaviour/ending.rs"]
 mod ending;
+#[path = "behaviour/fetching.rs"]
+mod fetching;
 #[path = "behaviour/forwarding.rs"]
 mod forwarding;
 #[path = "behaviour/handshake.rs"]

@@ -1,6 +1,7 @@
 //! `ConfigFile` → `Config`. Every problem is found, not the first: each section is read by itself.
 
 mod listeners;
+mod lists;
 mod pools;
 mod reader;
 mod routes;
@@ -76,7 +77,7 @@ impl Builder {
         shape::refuse_nothing(&root, &mut self.problems);
         self.trust = names(root.get("trust"));
         self.pools = names(root.get("pools"));
-        let trust: Vec<_> = self
+        let mut trust: Vec<_> = self
             .entries::<TrustFile>(&root, "trust")
             .into_iter()
             .filter_map(|(name, at, file)| self.trust_domain(&name, &at, file))
@@ -111,20 +112,24 @@ impl Builder {
         }
         let admin = self.section::<AdminFile>(&root, "admin").and_then(|file| self.admin(&file));
         self.check_ports(&root, admin.as_ref());
+        let identity_headers = self.section::<Vec<IdentityHeaderSpec>>(&root, "identity_headers");
+        let trusted_proxies = self.trusted_proxies(&root);
+        let logging = logging(self.section::<LoggingFile>(&root, "logging").unwrap_or_default());
+        let server = self.server(&root);
+        self.place_lists(&mut trust, server.state_directory.as_deref());
         Some(Config {
             file: path.to_owned(),
             listeners,
             trust,
             pools,
             routes,
-            identity_headers: self
-                .section::<Vec<IdentityHeaderSpec>>(&root, "identity_headers")
+            identity_headers: identity_headers
                 .unwrap_or_else(|| vec![IdentityHeaderSpec::Preset(HeaderPreset::Rfc9440)]),
-            trusted_proxies: self.trusted_proxies(&root),
+            trusted_proxies,
             admin,
-            logging: logging(self.section::<LoggingFile>(&root, "logging").unwrap_or_default()),
-            server: self.server(&root),
             census: self.census(&root),
+            logging,
+            server,
         })
     }
 

@@ -173,11 +173,36 @@ pub struct TrustFile {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevocationFile {
-    /// PEM or DER.
+    /// PEM or DER: files, and URLs of lists that are fetched.
     #[serde(default)]
-    pub lists: Vec<String>,
-    /// For a list past its nextUpdate: `refuse`, `believe`, or `{ believe_for: 24h }`. Default: refuse.
+    pub lists: Vec<ListFile>,
+    /// For a list past its nextUpdate, or never obtained: `refuse`, `believe`, or `{ believe_for: 24h }`. Default: refuse.
     pub when_stale: Option<WhenStaleFile>,
+}
+
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged)]
+pub enum ListFile {
+    /// The path of a file.
+    File(String),
+    Fetched(FetchedListFile),
+}
+
+word_or_mapping!(ListFile, File, Fetched, "the path of a file, or `{ url: \"http://…\" }`");
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FetchedListFile {
+    /// `http://…` or `https://…`
+    pub url: String,
+    /// How often it is fetched. Default: 1h.
+    pub every: Option<Span>,
+    /// Of one attempt, in all. Default: 30s.
+    pub timeout: Option<Span>,
+    /// Of the list. Default: 67108864.
+    pub max_bytes: Option<u64>,
+    /// A PEM bundle of whom to believe that the server is who it says. Default: whom the system believes.
+    pub ca: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

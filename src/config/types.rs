@@ -38,7 +38,7 @@ impl Config {
             self.listeners.iter().flat_map(|listener| &listener.tls.certificates).flat_map(pair).collect();
         for trust in &self.trust {
             all.push(trust.anchors.clone());
-            all.extend(trust.lists.iter().cloned());
+            all.extend(trust.lists.iter().flat_map(ListSource::files).cloned());
         }
         for tls in self.pools.iter().filter_map(|pool| pool.tls.as_ref()) {
             all.extend(tls.client.iter().flat_map(pair));
@@ -147,8 +147,40 @@ pub struct ListenerLimits {
 pub struct TrustConfig {
     pub name: Arc<str>,
     pub anchors: PathBuf,
-    pub lists: Vec<PathBuf>,
+    pub lists: Vec<ListSource>,
     pub policy: TrustPolicy,
+}
+
+/// Where a revocation list comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListSource {
+    File(PathBuf),
+    Fetched(FetchedList),
+}
+
+impl ListSource {
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        match self {
+            Self::File(file) => [Some(file), None],
+            Self::Fetched(list) => [Some(&list.kept), list.ca.as_ref()],
+        }
+        .into_iter()
+        .flatten()
+    }
+}
+
+/// A revocation list that is fetched, again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedList {
+    pub url: String,
+    pub every: Duration,
+    /// Of one attempt, in all.
+    pub timeout: Duration,
+    pub max_bytes: u64,
+    /// Whom to believe that the server is who it says, for https; `None`: whom the system believes.
+    pub ca: Option<PathBuf>,
+    /// Where the list that was fetched last is kept.
+    pub kept: PathBuf,
 }
 
 #[derive(Debug, Clone)]

@@ -1,5 +1,7 @@
 //! `Config` → `Runtime`: the one place that reads the files a configuration names.
 
+mod fetched;
+
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -13,15 +15,15 @@ use super::{CertificateSummary, ListenerRuntime, Runtime, Surroundings};
 use crate::UnixTime;
 use crate::certificate::{AttributeKind, Certificate, SubjectAltName};
 use crate::config::{
-    CertificateFiles, ClientAuthMode, Config, ConfigErrors, ListenerConfig, PoolConfig, Problem, RouteConfig,
-    TargetConfig, TrustConfig, UpstreamVerify,
+    CertificateFiles, ClientAuthMode, Config, ConfigErrors, ListSource, ListenerConfig, PoolConfig, Problem,
+    RouteConfig, TargetConfig, TrustConfig, UpstreamVerify,
 };
 use crate::headers::{Forwarding, IdentityHeaders};
 use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups, unknown_ciphers};
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
 use crate::telemetry::HandshakeFailure;
-use crate::trust::{RevocationList, TrustDomain, TrustError, TrustSet};
+use crate::trust::{AwaitedList, RevocationList, TrustDomain, TrustError, TrustSet};
 use crate::upstream::{LoadedUpstreamTls, Pools, UpstreamPool};
 
 const READ_AT_ONCE: usize = 64 * 1024;
@@ -210,9 +212,10 @@ impl Loader<'_> {
                 not_after: anchor.not_after(),
             });
         }
-        let lists = self.lists(trust, &bundle)?;
+        let (lists, awaited) = self.lists(trust, &bundle)?;
         match TrustDomain::build(&trust.name, bundle, lists, trust.policy.clone()) {
             Ok(domain) => {
+                let domain = domain.awaiting(awaited);
                 self.refuse_older_lists(&domain)?;
                 for anchor in domain.anchors_without_list() {
                     self.warnings.push(format!(
@@ -234,20 +237,44 @@ impl Loader<'_> {
         }
     }
 
-    fn lists(&mut self, trust: &TrustConfig, issuers: &[Certificate]) -> Option<Vec<Arc<RevocationList>>> {
-        let mut lists = Vec::new();
+    /// The lists that are there, and those that should be.
+    fn lists(
+        &mut self,
+        trust: &TrustConfig,
+        issuers: &[Certificate],
+    ) -> Option<(Vec<Arc<RevocationList>>, Vec<AwaitedList>)> {
+        let (mut lists, mut awaited) = (Vec::new(), Vec::new());
         let before = self.problems.len();
-        for (index, path) in trust.lists.iter().enumerate() {
+        for (index, source) in trust.lists.iter().enumerate() {
             let at = format!("trust.{}.revocation.lists[{index}]", trust.name);
-            let Some(file) = self.open(&at, path) else { continue };
-            match RevocationList::read_from(file, issuers, self.now) {
-                Ok(read) => lists.extend(read.into_iter().map(Arc::new)),
-                Err(error) => {
-                    self.problem(at, format!("`{}` cannot be used: {error}", path.display()), None, None);
+            match source {
+                ListSource::File(path) => {
+                    let Some(file) = self.open(&at, path) else { continue };
+                    match RevocationList::read_from(file, issuers, self.now) {
+                        Ok(read) => lists.extend(read.into_iter().map(Arc::new)),
+                        Err(error) => {
+                            let found = format!("`{}` cannot be used: {error}", path.display());
+                            self.problem(at, found, None, None);
+                        }
+                    }
+                }
+                ListSource::Fetched(list) => {
+                    if let Some(ca) = &list.ca {
+                        self.authorities(&format!("{at}.ca"), ca);
+                    }
+                    match fetched::read(list, issuers, self.now) {
+                        Ok(read) => lists.extend(read.into_iter().map(Arc::new)),
+                        Err((missing, reason)) => {
+                            self.warnings.push(format!(
+                                "{at}: {missing}{reason}; until it is there, `when_stale` decides about clients"
+                            ));
+                            awaited.push(missing);
+                        }
+                    }
                 }
             }
         }
-        (self.problems.len() == before).then_some(lists)
+        (self.problems.len() == before).then_some((lists, awaited))
     }
 
     /// An old list, put back by mistake or by somebody who wants a revoked client in, does not take effect.
@@ -424,21 +451,24 @@ impl Loader<'_> {
         let at = format!("pools.{}.tls.verify", pool.name);
         let ca = match &tls.verify {
             UpstreamVerify::Off => None,
-            UpstreamVerify::Ca(path) => {
-                let pem = self.read(&at, path)?;
-                let ca = X509::stack_from_pem(&pem).unwrap_or_default();
-                if ca.is_empty() {
-                    self.problem(at, format!("`{}` holds no certificate", path.display()), None, None);
-                    return None;
-                }
-                Some(ca)
-            }
+            UpstreamVerify::Ca(path) => Some(self.authorities(&at, path)?),
         };
         let client = match &tls.client {
             Some(files) => Some(self.key_pair(files)?),
             None => None,
         };
         Some(LoadedUpstreamTls { ca, client })
+    }
+
+    /// Whom to believe of those whom the gateway itself connects to.
+    fn authorities(&mut self, at: &str, file: &Path) -> Option<Vec<X509>> {
+        let pem = self.read(at, file)?;
+        let ca = X509::stack_from_pem(&pem).unwrap_or_default();
+        if ca.is_empty() {
+            self.problem(at, format!("`{}` holds no certificate", file.display()), None, None);
+            return None;
+        }
+        Some(ca)
     }
 
     fn route(&mut self, route: &RouteConfig, pools: &[Arc<str>]) -> Option<Route> {

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::census::CensusMetrics;
+use super::fetch::{FetchFamilies, FetchMetrics};
 use super::handles::{EndpointMetrics, Handshakes, ListenerMetrics, PerConnection, RouteMetrics};
 use super::lease::{Lease, Users};
 use super::shown::{Counted, Shown};
@@ -46,6 +47,7 @@ pub struct Metrics {
     endpoints: Shown<EndpointMetrics>,
     certificate_expiry: IntGaugeVec,
     per_connection: Arc<PerConnection>,
+    list_fetches: FetchFamilies,
     reloads: IntCounterVec,
     stale: IntGauge,
     loaded_at: IntGauge,
@@ -122,6 +124,7 @@ impl Metrics {
                 &["kind", "name", "subject"],
             ),
             per_connection: shown(r).get(&[], PerConnection::default),
+            list_fetches: FetchFamilies::of_lists(r),
             reloads: counters(r, "portcullis_reloads_total", "Reloads, by result.", &["result"]),
             stale: gauge(
                 r,
@@ -198,6 +201,11 @@ impl Metrics {
             let healthy = lease.series(&self.endpoint_healthy, &[pool, endpoint]);
             EndpointMetrics::new(healthy, lease)
         })
+    }
+
+    /// The list of a trust domain that is fetched from `url`.
+    pub fn revocation_fetch(&self, domain: &str, url: &str) -> Arc<FetchMetrics> {
+        self.list_fetches.series(&self.users, [domain, url])
     }
 
     pub fn refused(&self, reason: &'static str) {
@@ -370,6 +378,7 @@ mod tests {
     fn the_reference_names_every_family_and_every_reason() {
         let metrics = Metrics::new();
         let held = (metrics.listener("edge"), metrics.route("r"), metrics.endpoint("p", "e"));
+        let fetched = metrics.revocation_fetch("fleet", "http://crl.test/");
         metrics.set_certificate_expiry("server", "edge", "CN=a", 1);
         let fingerprint = "0".repeat(64);
         let expiring = [("7d", 1), ("30d", 1), ("90d", 1)];
@@ -403,7 +412,7 @@ mod tests {
                 "docs/metrics.md names `{name}`, which is gone"
             );
         }
-        drop(held);
+        drop((held, fetched));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! checked. A handshake costs one binary search per certificate of the path, whatever the size of the list. OpenSSL is
 //! never handed a list: it would hash all of it in every handshake.
 
+mod awaited;
 mod delta;
 mod index;
 mod read;
@@ -14,11 +15,12 @@ mod stream;
 
 use std::io::BufRead;
 
-use super::WhenStale;
+use super::{TrustError, WhenStale};
 use crate::UnixTime;
 use crate::certificate::{Certificate, Serial, utc};
 use serials::SerialTable;
 
+pub use awaited::AwaitedList;
 pub(super) use index::RevocationIndex;
 pub use read::RevocationError;
 pub use reason::RevocationReason;
@@ -86,6 +88,23 @@ impl RevocationList {
         read::read_all(source, issuers, now)
     }
 
+    /// Whether `lists` may take the place of `previous`: not where one of them is older, or where nothing is said any more
+    /// about what was spoken of.
+    pub fn check_succession(lists: &[Self], previous: &[Self]) -> Result<(), TrustError> {
+        for old in previous {
+            let mut same =
+                lists.iter().filter(|new| new.issuer_key == old.issuer_key && new.scope == old.scope);
+            let Some(first) = same.next() else {
+                return Err(TrustError::FellSilent { issuer: old.issuer.clone() });
+            };
+            let newest = same.fold(first, |newest, new| if new.is_newer_than(newest) { new } else { newest });
+            if old.is_newer_than(newest) {
+                return Err(TrustError::rolled_back(newest, old));
+            }
+        }
+        Ok(())
+    }
+
     /// RFC 4514 text.
     pub fn issuer(&self) -> &str {
         &self.issuer
@@ -139,6 +158,11 @@ impl RevocationList {
         }
     }
 
+    /// Whether it speaks about everything that its issuer has issued.
+    fn is_whole(&self) -> bool {
+        self.covers == Covers::All && self.scope.is_empty()
+    }
+
     /// Until when the list may be believed, that moment included.
     fn believed_until(&self, when_stale: WhenStale) -> Option<UnixTime> {
         let grace = match when_stale {
@@ -152,6 +176,16 @@ impl RevocationList {
     /// Since when the list should have been replaced, if it may not be believed any more.
     fn stale_since(&self, when_stale: WhenStale, now: UnixTime) -> Option<UnixTime> {
         self.believed_until(when_stale).filter(|until| now > *until).and(self.next_update)
+    }
+}
+
+impl TrustError {
+    fn rolled_back(found: &RevocationList, in_force: &RevocationList) -> Self {
+        Self::RolledBack {
+            issuer: found.issuer.clone(),
+            found: number_text(found),
+            in_force: number_text(in_force),
+        }
     }
 }
 

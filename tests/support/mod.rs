@@ -1,6 +1,7 @@
 //! A gateway of its own for each test: the real binary on loopback, with certificates minted for the run.
 
 pub mod open;
+pub mod publisher;
 mod wire;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -11,10 +11,11 @@ impl Builder {
         if file.anchors.is_empty() {
             self.problem(format!("{at}.anchors"), "it is empty", Some("a PEM bundle"), None);
         }
+        let lists = self.list_sources(&format!("{at}.revocation.lists"), file.revocation.lists);
         Some(TrustConfig {
             name: name.into(),
             anchors: self.path(&file.anchors),
-            lists: file.revocation.lists.iter().map(|list| self.path(list)).collect(),
+            lists,
             policy: TrustPolicy {
                 client_auth_usage: match file.client_auth_usage {
                     Some(UsageFile::Always) => Usage::Always,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use super::{RevocationList, delta, number_text};
+use super::{AwaitedList, RevocationList, delta};
 use crate::UnixTime;
 use crate::certificate::{Certificate, Name, utc};
 use crate::trust::{Finding, RejectionReason, TrustError, WhenStale};
@@ -16,6 +16,7 @@ pub(in crate::trust) struct RevocationIndex {
     /// From the issuer's name as the list has it to its key in `by_issuer`: certificates nearly always have it in the
     /// same bytes, and then it need not be brought into a form that can be compared.
     keys: AHashMap<Box<[u8]>, Box<[u8]>>,
+    awaited: Vec<AwaitedList>,
 }
 
 impl RevocationIndex {
@@ -41,13 +42,24 @@ impl RevocationIndex {
         Ok(index)
     }
 
+    /// Lists that should be there too, whoever they are by.
+    pub(in crate::trust) fn await_lists(&mut self, awaited: Vec<AwaitedList>) {
+        self.awaited = awaited;
+    }
+
+    pub(in crate::trust) fn awaited(&self) -> &[AwaitedList] {
+        &self.awaited
+    }
+
     pub(in crate::trust) fn is_empty(&self) -> bool {
-        self.by_issuer.is_empty()
+        self.by_issuer.is_empty() && self.awaited.is_empty()
     }
 
     /// When a list ceases to be believed.
     pub(in crate::trust) fn changes(&self, when_stale: WhenStale) -> impl Iterator<Item = UnixTime> {
-        let until = self.lists().filter_map(move |list| list.believed_until(when_stale));
+        let lists = self.lists().filter_map(move |list| list.believed_until(when_stale));
+        let awaited = self.awaited.iter().filter_map(move |list| list.believed_until(when_stale));
+        let until = lists.chain(awaited);
         until.map(|until| until.saturating_add(1))
     }
 
@@ -74,7 +86,7 @@ impl RevocationIndex {
     }
 
     /// A certificate that any list names is revoked, also when that list is stale. One whose issuer has published no
-    /// list is not judged.
+    /// list is not judged, unless a list is awaited that may be its issuer's.
     pub(in crate::trust) fn check(
         &self,
         certificate: &Certificate,
@@ -82,22 +94,30 @@ impl RevocationIndex {
         when_stale: WhenStale,
         now: UnixTime,
     ) -> Result<(), Finding> {
-        let Some(lists) = self.lists_by(certificate.issuer()) else { return Ok(()) };
+        let lists = self.lists_by(certificate.issuer()).map_or(&[][..], Vec::as_slice);
         if let Some(entry) = lists.iter().find_map(|list| list.find(certificate.serial())) {
             let detail = format!("{} was revoked on {} ({})", what(), utc(entry.revoked_at), entry.reason);
             return Err((RejectionReason::Revoked, detail));
         }
         let about = lists.iter().filter(|list| list.speaks_about(certificate));
         let mut stale = about.filter_map(|list| Some((list, list.stale_since(when_stale, now)?)));
-        match stale.next() {
+        if let Some((list, since)) = stale.next() {
+            let detail = format!(
+                "whether {} is revoked is unknown: the revocation list of `{}` should have been replaced by {}",
+                what(),
+                list.issuer,
+                utc(since)
+            );
+            return Err((RejectionReason::RevocationUnknown, detail));
+        }
+        // Whoever has published a list of everything has not published parts of it elsewhere.
+        if self.awaited.is_empty() || lists.iter().any(|list| list.is_whole()) {
+            return Ok(());
+        }
+        match self.awaited.iter().find(|list| !list.may_be_missing(when_stale, now)) {
             None => Ok(()),
-            Some((list, since)) => {
-                let detail = format!(
-                    "whether {} is revoked is unknown: the revocation list of `{}` should have been replaced by {}",
-                    what(),
-                    list.issuer,
-                    utc(since)
-                );
+            Some(list) => {
+                let detail = format!("whether {} is revoked is unknown: {list}", what());
                 Err((RejectionReason::RevocationUnknown, detail))
             }
         }
@@ -109,11 +129,7 @@ impl RevocationIndex {
             for list in lists {
                 let in_force = old.iter().find(|other| other.scope == list.scope);
                 if let Some(in_force) = in_force.filter(|in_force| in_force.is_newer_than(list)) {
-                    return Err(TrustError::RolledBack {
-                        issuer: list.issuer.clone(),
-                        found: number_text(list),
-                        in_force: number_text(in_force),
-                    });
+                    return Err(TrustError::rolled_back(list, in_force));
                 }
             }
         }

@@ -1,0 +1,109 @@
+//! Where revocation lists come from.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Uri;
+
+use super::super::file::{FetchedListFile, ListFile};
+use super::super::types::{FetchedList, ListSource, TrustConfig};
+use super::Builder;
+use crate::certificate::Fingerprint;
+
+const EVERY: Duration = Duration::from_secs(3600);
+const TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// More than this in memory at once helps nobody: a list of ten million entries is smaller.
+const MOST_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// More often would be a burden to whoever publishes the list.
+const MOST_OFTEN: Duration = Duration::from_secs(1);
+
+impl Builder {
+    pub(super) fn list_sources(&mut self, at: &str, lists: Vec<ListFile>) -> Vec<ListSource> {
+        let mut sources: Vec<ListSource> = Vec::new();
+        for (index, list) in lists.into_iter().enumerate() {
+            let at = format!("{at}[{index}]");
+            let source = match list {
+                ListFile::File(file) => ListSource::File(self.path(&file)),
+                ListFile::Fetched(file) => ListSource::Fetched(self.fetched_list(&at, &file)),
+            };
+            let same = |other: &ListSource| match (other, &source) {
+                (ListSource::Fetched(one), ListSource::Fetched(other)) => one.url == other.url,
+                _ => false,
+            };
+            if sources.iter().any(same) {
+                self.problem(format!("{at}.url"), "another list has it already", None, None);
+            }
+            sources.push(source);
+        }
+        sources
+    }
+
+    fn fetched_list(&mut self, at: &str, file: &FetchedListFile) -> FetchedList {
+        let url = self.fetch_url(&format!("{at}.url"), &file.url);
+        if file.ca.is_some() && !is_https(&file.url) {
+            let hint = "write `https://`, or leave it out".to_owned();
+            self.problem(format!("{at}.ca"), "nobody proves who they are over `http`", None, Some(hint));
+        }
+        let every = file.every.map_or(EVERY, |span| span.0);
+        if every < MOST_OFTEN {
+            self.problem(format!("{at}.every"), "it is too often", Some("1s or more"), None);
+        }
+        let max_bytes =
+            self.at_most(&format!("{at}.max_bytes"), file.max_bytes.unwrap_or(MAX_BYTES), MOST_BYTES);
+        if max_bytes == 0 {
+            self.problem(format!("{at}.max_bytes"), "0 would refuse every list", Some("1 or more"), None);
+        }
+        FetchedList {
+            url,
+            every,
+            timeout: file.timeout.map_or(TIMEOUT, |span| span.0),
+            max_bytes,
+            ca: file.ca.as_deref().map(|ca| self.path(ca)),
+            kept: PathBuf::new(),
+        }
+    }
+
+    /// An absolute URL of a server: it stands in metrics and logs, so that there is no password in it.
+    fn fetch_url(&mut self, at: &str, text: &str) -> String {
+        let expected = Some("`http://HOST/PATH` or `https://HOST/PATH`");
+        let parsed = text.parse::<Uri>().ok().filter(|url| {
+            let has_scheme = is_https(text) || url.scheme_str() == Some("http");
+            has_scheme && url.host().is_some_and(|host| !host.is_empty()) && !text.contains('#')
+        });
+        match parsed {
+            None => self.problem(at, format!("`{text}` is not the URL of a list"), expected, None),
+            Some(url) if url.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+                self.problem(at, "it holds a user name or a password", expected, None);
+            }
+            Some(_) => {}
+        }
+        text.to_owned()
+    }
+
+    /// What is fetched must outlive the process: a restart while the server is down would let nobody in.
+    pub(super) fn place_lists(&mut self, trust: &mut [TrustConfig], state_directory: Option<&Path>) {
+        for domain in trust {
+            for (index, source) in domain.lists.iter_mut().enumerate() {
+                let ListSource::Fetched(list) = source else { continue };
+                let Some(directory) = state_directory else {
+                    let at = format!("trust.{}.revocation.lists[{index}].url", domain.name);
+                    let hint = "set `server.state_directory`, for example to `/var/lib/portcullis`; under systemd, \
+                                `StateDirectory=portcullis` gives one";
+                    let found = "there is no directory to keep what is fetched";
+                    self.problem(at, found, None, Some(hint.to_owned()));
+                    continue;
+                };
+                let digest = Fingerprint(openssl::sha::sha256(list.url.as_bytes())).to_string();
+                let name = format!("{}-{}.crl", domain.name, &digest[..16]);
+                list.kept = directory.join("lists").join(name);
+            }
+        }
+    }
+}
+
+fn is_https(url: &str) -> bool {
+    url.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"))
+}
