@@ -129,7 +129,7 @@ impl Service for Edge {
             let _ = task.await;
         }
         // Ends kept-alive connections that wait for a request; those that serve one finish it.
-        self.live.end_all();
+        self.live.retire_all();
         self.proxy.http_cleanup().await;
     }
 
@@ -158,17 +158,20 @@ impl Acceptor {
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                _ = shutdown.wait_for(|stopping| *stopping) => return,
+                _ = shutdown.wait_for(|stopping| *stopping) => break,
             };
             match accepted {
-                // `[::]` takes IPv4 clients too, whose addresses are written as they know them.
-                Ok((tcp, peer)) => self.admit(tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
+                Ok((tcp, peer)) => self.admit(tcp, peer),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     log::error!("listener cannot accept: {error} (hint: raise LimitNOFILE or `ulimit -n`)");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+        // Unless somebody else has the socket too, whoever waits in its queue is turned away when it is closed.
+        for (tcp, peer) in socket.waiting() {
+            self.admit(tcp, peer);
         }
     }
 
@@ -180,6 +183,8 @@ impl Acceptor {
         let is_full = metrics.open_connections() >= listener.limits.connections
             || metrics.handshakes_in_flight() >= listener.limits.handshakes_in_flight;
         let handshake = metrics.handshake_started();
+        // `[::]` takes IPv4 clients too, whose addresses are written as they know them.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         if is_full {
             metrics.handshake_failed(HandshakeFailure::Overloaded);
             return;

@@ -25,7 +25,7 @@ use crate::fields::Fields;
 use crate::gateway::Gateway;
 use crate::gateway::decision::decide;
 use crate::gateway::exchange::Exchange;
-use crate::listener::connection::Connection;
+use crate::listener::connection::{Connection, Progress};
 use crate::listener::stream::ClientStream;
 use crate::route::RequestView;
 use crate::runtime::Cell;
@@ -35,6 +35,10 @@ use carry::{Carried, Failure};
 use head::{Head, Parsed};
 use http1::Http1;
 use request::Asked;
+
+/// A gateway that stops leaves a connection open until nothing was asked on it for so long: who asks often has the next
+/// request under way already, and would lose it.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Serves admitted connections: ordinary requests itself, all others through Pingora.
 pub struct Relay {
@@ -64,17 +68,17 @@ impl Relay {
         connection: &Arc<Connection>,
         shutdown: &ShutdownWatch,
     ) {
-        let mut client = Http1::new(stream);
+        let mut client = Http1::new(stream, connection.opened);
         loop {
             match self.next(&mut client, connection).await {
                 Next::Carry(mut carried) => {
-                    client.is_last |= carried.is_last || connection.is_ending();
+                    client.is_last |= carried.is_last || connection.progress() > Progress::Open;
                     if self.carry_http1(&mut client, &mut carried).await.is_err() || client.is_last {
                         break;
                     }
                 }
                 Next::HandOver => match self.hand_over(client, connection, shutdown).await {
-                    Some(stream) => client = Http1::new(stream),
+                    Some(stream) => client = Http1::new(stream, Instant::now()),
                     None => return,
                 },
                 Next::End => break,
@@ -88,11 +92,13 @@ impl Relay {
         let (idle, whole_head) = self.patience(connection);
         let mut head_until = None;
         loop {
+            let progress = connection.progress();
             let limit = if client.inbox.is_empty() {
-                if connection.is_ending() {
-                    return Next::End;
+                match progress {
+                    Progress::Open => idle,
+                    Progress::Retiring => idle.min(LAST_WORD.saturating_sub(client.quiet_since.elapsed())),
+                    Progress::Ending | Progress::Cut => return Next::End,
                 }
-                idle
             } else {
                 if let Some(next) = self.look(&client.inbox, connection) {
                     return next;
@@ -100,7 +106,7 @@ impl Relay {
                 let until = *head_until.get_or_insert_with(|| Instant::now() + whole_head);
                 until.saturating_duration_since(Instant::now())
             };
-            match fast_timeout(limit, client.fill(connection)).await {
+            match fast_timeout(limit, client.fill(connection, progress)).await {
                 Ok(Ok(true)) => {}
                 // The client left, or was too slow, or the gateway stops.
                 _ => return Next::End,
@@ -182,8 +188,8 @@ impl Relay {
             let is_sending = carried.missing > 0 || !client.inbox.is_empty();
             carried.exchange.lingers(is_sending && !matches!(failure, Failure::ClientGone));
         }
-        carried.finish(client.status, client.sent, result.as_ref().err(), &self.telemetry);
-        client.end_of_answer();
+        let ended = carried.finish(client.status, client.sent, result.as_ref().err(), &self.telemetry);
+        client.end_of_answer(ended);
         result
     }
 }

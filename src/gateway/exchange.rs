@@ -156,8 +156,8 @@ impl Exchange {
         self.tried.pop();
     }
 
-    /// Counts and records the request.
-    pub fn finish(&mut self, outcome: &Outcome<'_>, telemetry: &Telemetry) {
+    /// Counts and records the request. Returns when it ended.
+    pub fn finish(&mut self, outcome: &Outcome<'_>, telemetry: &Telemetry) -> Instant {
         let status = outcome.status;
         let duration = self.started.elapsed();
         let route = self.route.and_then(|index| self.runtime.route_metrics.get(index));
@@ -175,6 +175,7 @@ impl Exchange {
         if telemetry.wants_request(status, self.refusal.is_some() || outcome.error.is_some()) {
             telemetry.request(self.record(outcome, duration, upstream));
         }
+        self.started + duration
     }
 
     fn record(

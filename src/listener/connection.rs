@@ -59,7 +59,7 @@ pub struct Connection {
     told: ArcSwapOption<Told>,
     /// What was said last is a refusal, and the client may not have done sending.
     lingers: AtomicBool,
-    /// How far it is to its end: [`ENDING`], [`CUT`].
+    /// How far it is to its end.
     progress: AtomicU8,
     /// Its client may no longer be there, and that was counted.
     dismissed: AtomicBool,
@@ -67,10 +67,17 @@ pub struct Connection {
     waiting: AtomicWaker,
 }
 
-/// It ends as soon as it has nothing to do.
-const ENDING: u8 = 1;
-/// Nothing is read from it or written to it any more.
-const CUT: u8 = 2;
+/// How far a connection is to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Progress {
+    Open,
+    /// The gateway stops: the next answer is the last one, and a client that is just about to ask gets it.
+    Retiring,
+    /// It ends as soon as it has nothing to do.
+    Ending,
+    /// Nothing is read from it or written to it any more.
+    Cut,
+}
 
 /// How long the requests of a connection that was cut may take to notice, so that each has its record.
 const LAST_MOMENTS: Duration = Duration::from_millis(100);
@@ -138,7 +145,7 @@ impl Connection {
             headers: ArcSwapOption::empty(),
             told: ArcSwapOption::empty(),
             lingers: AtomicBool::new(false),
-            progress: AtomicU8::new(0),
+            progress: AtomicU8::new(Progress::Open as u8),
             dismissed: AtomicBool::new(false),
             waiting: AtomicWaker::new(),
         }
@@ -149,7 +156,9 @@ impl Connection {
         // The waker is that of the task, and stays the same: to register it once is enough, until it was used.
         let mut registered: Option<Waker> = None;
         let is_cut = poll_fn(|cx| {
-            if self.is_ending() || !registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            if self.progress() > Progress::Open
+                || !registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
+            {
                 self.waiting.register(cx.waker());
                 registered = Some(cx.waker().clone());
             }
@@ -164,24 +173,38 @@ impl Connection {
         }
     }
 
-    /// Asks it to end: at once if it is idle, else after the requests under way.
-    pub fn end(&self) {
-        self.progress.fetch_max(ENDING, Ordering::AcqRel);
-        self.waiting.wake();
+    /// Asks it to end with its next answer. One that is idle waits for a request as long as whoever serves it thinks
+    /// right: the client may have sent one already.
+    pub fn retire(&self) {
+        self.advance(Progress::Retiring);
     }
 
-    pub fn is_ending(&self) -> bool {
-        self.progress.load(Ordering::Acquire) >= ENDING
+    /// Asks it to end: at once if it is idle, else after the requests under way.
+    pub fn end(&self) {
+        self.advance(Progress::Ending);
     }
 
     /// Ends it now, whatever is under way.
     pub fn cut(&self) {
-        self.progress.store(CUT, Ordering::Release);
+        self.advance(Progress::Cut);
+    }
+
+    fn advance(&self, to: Progress) {
+        self.progress.fetch_max(to as u8, Ordering::AcqRel);
         self.waiting.wake();
     }
 
+    pub fn progress(&self) -> Progress {
+        match self.progress.load(Ordering::Acquire) {
+            0 => Progress::Open,
+            1 => Progress::Retiring,
+            2 => Progress::Ending,
+            _ => Progress::Cut,
+        }
+    }
+
     pub fn is_cut(&self) -> bool {
-        self.progress.load(Ordering::Acquire) == CUT
+        self.progress() == Progress::Cut
     }
 
     /// True for the first one who says that its client may no longer be there.
@@ -198,10 +221,10 @@ impl Connection {
         self.lingers.load(Ordering::Relaxed)
     }
 
-    /// For the one task that serves the connection.
-    pub fn poll_ending(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready once it is nearer to its end than `known`. For the one task that serves the connection.
+    pub fn poll_progress(&self, cx: &Context<'_>, known: Progress) -> Poll<()> {
         self.waiting.register(cx.waker());
-        if self.is_ending() { Poll::Ready(()) } else { Poll::Pending }
+        if self.progress() > known { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Counts a request and returns its number on this connection, from 1.

@@ -35,8 +35,13 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        LINGERING.fetch_sub(1, Ordering::Relaxed);
+        LINGERING.fetch_sub(1, Ordering::Release);
     }
+}
+
+/// Connections of which the end is still awaited.
+pub(super) fn count() -> usize {
+    LINGERING.load(Ordering::Acquire)
 }
 
 /// Keeps the connection open behind the back of whoever is about to drop `tcp`.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ahash::AHashMap;
 
 use super::connection::{Connection, ConnectionId};
+use super::linger;
 use crate::UnixTime;
 use crate::shard::Level;
 use crate::trust::ClientIdentity;
@@ -17,6 +18,8 @@ const SHARDS: usize = 64;
 pub struct LiveConnections {
     /// Also those that still shake hands.
     count: Level,
+    /// Nobody new is accepted, and who is there is asked to go.
+    is_retiring: AtomicBool,
     admitted: Box<[Shard]>,
     /// Whether somebody wants to know who comes.
     notes_arrivals: AtomicBool,
@@ -55,6 +58,7 @@ impl Default for LiveConnections {
     fn default() -> Self {
         Self {
             count: Level::default(),
+            is_retiring: AtomicBool::new(false),
             admitted: (0..SHARDS).map(|_| Shard::default()).collect(),
             notes_arrivals: AtomicBool::new(false),
         }
@@ -89,13 +93,19 @@ impl LiveConnections {
         Entered(self.clone())
     }
 
-    /// Asks every connection to end as soon as it has nothing to do.
-    pub fn end_all(&self) {
+    /// Asks every connection to end with its next answer, also those that still shake hands. Nobody is accepted any more.
+    pub fn retire_all(&self) {
+        self.is_retiring.store(true, Ordering::Release);
         for shard in &self.admitted {
             for connection in shard.lock().connections.values() {
-                connection.end();
+                connection.retire();
             }
         }
+    }
+
+    /// Whether all have gone, and nobody can come any more.
+    pub fn are_gone(&self) -> bool {
+        self.is_retiring.load(Ordering::Acquire) && self.count() == 0 && linger::count() == 0
     }
 
     /// Shows all connections to `visit`, some at a time. No lock is held meanwhile.
@@ -176,6 +186,10 @@ impl Entered {
             open.arrivals.note(identity);
         }
         drop(open);
+        // Whoever asked all others to go looked through them before or after this, but is seen to have begun.
+        if self.0.is_retiring.load(Ordering::Acquire) {
+            connection.retire();
+        }
         Admitted { live: &self.0, id: connection.id }
     }
 }

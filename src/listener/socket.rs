@@ -60,13 +60,20 @@ pub struct Accepting(AsyncFd<StdListener>);
 impl Accepting {
     /// The next connection, not blocking.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let accept = |socket: &StdListener| Ok(acceptfrom_with(socket, flags)?);
-        let (connection, peer) = self.0.async_io(Interest::READABLE, accept).await?;
-        let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
-        let peer = peer.try_into().map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
-        Ok((connection.into(), peer))
+        self.0.async_io(Interest::READABLE, take).await
     }
+
+    /// Those that wait now.
+    pub fn waiting(&self) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+        std::iter::from_fn(|| take(self.0.get_ref()).ok()).take(BACKLOG as usize)
+    }
+}
+
+fn take(socket: &StdListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (connection, peer) = acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    let peer = peer.try_into().map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+    Ok((connection.into(), peer))
 }
 
 /// Binds, or takes what systemd passed. `passed` finds a socket by its name.

@@ -19,7 +19,7 @@ use pingora_http::ResponseHeader;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_openssl::SslStream;
 
-use super::connection::Connection;
+use super::connection::{Connection, Progress};
 use super::outlet::Outlet;
 
 /// How long a client may take to receive our close_notify before the socket is simply closed.
@@ -88,6 +88,11 @@ impl ClientStream {
     /// Whoever serves a connection that was cut learns it from its stream, as if the client had gone.
     fn check_cut(&self) -> io::Result<()> {
         if self.connection.is_cut() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
+    }
+
+    /// Whether no further request is to be read.
+    pub fn is_retiring(&self) -> bool {
+        self.connection.progress() > Progress::Open
     }
 
     /// Gives bytes back, which are the next ones to be read.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
@@ -91,14 +91,14 @@ impl Carried {
         }
     }
 
-    /// Counts and records the request.
+    /// Counts and records the request. Returns when it ended.
     pub(super) fn finish(
         &mut self,
         status: u16,
         sent: u64,
         failure: Option<&Failure>,
         telemetry: &Telemetry,
-    ) {
+    ) -> Instant {
         match failure {
             Some(Failure::Refused(refusal)) => self.exchange.refusal = Some(*refusal),
             Some(Failure::ClientSlow) => self.exchange.refusal = Some(Refusal::BadRequest),
@@ -118,7 +118,7 @@ impl Carried {
             bytes_out: sent,
             error: failure.map(|failure| failure as &dyn std::fmt::Display),
         };
-        self.exchange.finish(&outcome, telemetry);
+        self.exchange.finish(&outcome, telemetry)
     }
 
     /// How long the next step may take.

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::Method;
@@ -17,7 +17,7 @@ use super::carry::{Carried, Downstream, Failure};
 use super::request::line;
 use super::response::Response;
 use crate::gateway::refusal::{Page, Refusal};
-use crate::listener::connection::Connection;
+use crate::listener::connection::{Connection, Progress};
 use crate::listener::stream::ClientStream;
 
 /// What one read takes at most: a TLS record.
@@ -54,10 +54,12 @@ pub(super) struct Http1 {
     pub(super) status: u16,
     /// Bytes of the answer's body.
     pub(super) sent: u64,
+    /// When the last answer ended.
+    pub(super) quiet_since: Instant,
 }
 
 impl Http1 {
-    pub(super) fn new(stream: ClientStream) -> Self {
+    pub(super) fn new(stream: ClientStream, quiet_since: Instant) -> Self {
         Self {
             stream,
             inbox: Vec::new(),
@@ -67,6 +69,7 @@ impl Http1 {
             is_whole: false,
             status: 0,
             sent: 0,
+            quiet_since,
         }
     }
 
@@ -77,13 +80,18 @@ impl Http1 {
         stream
     }
 
-    /// Waits for more bytes; false when there are none to come. A connection that is to end ends while it is idle.
-    pub(super) async fn fill(&mut self, connection: &Connection) -> io::Result<bool> {
+    /// Waits for more bytes; false when there are none to come. While it is idle it also returns when the connection is
+    /// nearer to its end than `known`.
+    pub(super) async fn fill(&mut self, connection: &Connection, known: Progress) -> io::Result<bool> {
         poll_fn(|cx| {
             if let Poll::Ready(read) = self.poll_fill(cx) {
                 return Poll::Ready(read.map(|read| read > 0));
             }
-            if self.inbox.is_empty() { connection.poll_ending(cx).map(|()| Ok(false)) } else { Poll::Pending }
+            if self.inbox.is_empty() {
+                connection.poll_progress(cx, known).map(|()| Ok(true))
+            } else {
+                Poll::Pending
+            }
         })
         .await
     }
@@ -173,7 +181,8 @@ impl Http1 {
     }
 
     /// Ready for the next request.
-    pub(super) fn end_of_answer(&mut self) {
+    pub(super) fn end_of_answer(&mut self, ended: Instant) {
+        self.quiet_since = ended;
         (self.status, self.sent, self.chunked, self.is_whole) = (0, 0, false, false);
     }
 
@@ -210,6 +219,8 @@ impl Downstream for Http1 {
         if !response.has_date {
             self.date();
         }
+        // The gateway may have begun to stop meanwhile.
+        self.is_last |= self.stream.is_retiring();
         self.chunked = response.length.is_none() && !is_done;
         match response.length {
             // RFC 9110, section 8.6: there it must not be.

@@ -21,16 +21,16 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_timeout::fast_timeout::{fast_sleep, fast_timeout};
 use tokio::sync::Notify;
 
-use super::Relay;
 use super::carry::{self, Carried, Downstream, Failure};
 use super::handover::Unread;
 use super::head::{LARGEST_BODY, is_plain_target};
 use super::request::Asked;
 use super::response::Response;
+use super::{LAST_WORD, Relay};
 use crate::fields::{Fields, text};
 use crate::gateway::refusal::{Page, Refusal};
 use crate::gateway::request::check_framing;
-use crate::listener::connection::Connection;
+use crate::listener::connection::{Connection, Progress};
 use crate::listener::stream::ClientStream;
 
 /// Requests that are no HTTP. A client that sends more of them is not worth its connection.
@@ -62,9 +62,16 @@ impl Relay {
         let preface = handshake(Box::new(stream), Some(default_h2_options()));
         let Ok(Ok(mut http2)) = fast_timeout(first_request, preface).await else { return };
         let open = Arc::new(Open::default());
-        let (mut malformed, mut is_ending) = (0, false);
+        let (mut malformed, mut farewell) = (0, Farewell::NotYet);
+        // A client that has only just shaken hands is about to ask.
+        let mut may_end = false;
         while malformed < MOST_MALFORMED {
             let (idle, _) = self.patience(connection);
+            let (known, idle) = match farewell {
+                Farewell::NotYet => (Progress::Open, idle),
+                Farewell::Due => (Progress::Retiring, idle.min(LAST_WORD)),
+                Farewell::Said => (Progress::Cut, idle),
+            };
             let next = {
                 // Dropping it between two requests loses nothing.
                 let mut accept = pin!(HttpSession::from_h2_conn(&mut http2, digest.clone()));
@@ -73,7 +80,7 @@ impl Relay {
                     if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
                         return Poll::Ready(Next::Accepted(accepted));
                     }
-                    if !is_ending && connection.poll_ending(cx).is_ready() {
+                    if connection.poll_progress(cx, known).is_ready() {
                         return Poll::Ready(Next::Ending);
                     }
                     idle.as_mut().poll(cx).map(|()| Next::Idle)
@@ -82,18 +89,26 @@ impl Relay {
             };
             match next {
                 Next::Accepted(Ok(Some(H2Accept::Session(session)))) => {
+                    may_end = true;
                     self.serve_stream(session, OpenRequest::new(&open), connection, shutdown);
                 }
                 Next::Accepted(Ok(Some(H2Accept::Rejected))) => {
                     malformed += 1;
                     self.refused_unread(connection, &Unread::nothing());
                 }
+                Next::Ending => farewell = Farewell::Due,
+                Next::Idle if farewell == Farewell::Due => may_end = true,
                 // The client closed, or spoke no HTTP/2, or nobody waits for anything: the socket is simply closed.
-                Next::Accepted(Ok(None) | Err(_)) | Next::Idle => return,
-                Next::Ending => {
-                    is_ending = true;
-                    http2.graceful_shutdown();
+                Next::Accepted(Ok(None) | Err(_)) | Next::Idle => {
+                    // But the last answer may still be on its way, and the client sends frames about it.
+                    connection.set_lingers(farewell == Farewell::Said);
+                    return;
                 }
+            }
+            if farewell == Farewell::Due && (may_end || connection.progress() > Progress::Retiring) {
+                farewell = Farewell::Said;
+                // Two GOAWAY frames, a round trip apart: what the client sends between them is served.
+                http2.graceful_shutdown();
             }
         }
         log::debug!("connection {:016x} sent {malformed} malformed requests", connection.id.0);
@@ -159,6 +174,14 @@ enum Next {
     Accepted(pingora_core::Result<Option<H2Accept>>),
     Ending,
     Idle,
+}
+
+/// Whether the client was told that it must ask elsewhere from now on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Farewell {
+    NotYet,
+    Due,
+    Said,
 }
 
 /// Of one connection: how many requests are not answered yet.

@@ -87,9 +87,7 @@ impl Supervisor {
     }
 
     async fn last_connection(&self, deadline: Instant) {
-        // A connection that was just accepted counts itself within this time.
-        tokio::time::sleep(DRAIN_POLL).await;
-        while self.open.count() > 0 && Instant::now() < deadline {
+        while !self.open.are_gone() && Instant::now() < deadline {
             tokio::time::sleep(DRAIN_POLL).await;
         }
     }

@@ -488,7 +488,7 @@ fn a_body_that_ends_with_an_empty_piece_leaves_nothing_behind_on_the_endpoints_c
 }
 
 #[test]
-fn a_drain_ends_idle_connections_at_once_and_lets_requests_under_way_finish() {
+fn a_drain_ends_idle_connections_and_lets_requests_under_way_finish() {
     let site = Site::new();
     let origin = Scripted::start(|mut call| {
         while let Some(request) = call.request() {

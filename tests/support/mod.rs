@@ -2,6 +2,7 @@
 
 pub mod open;
 pub mod publisher;
+pub mod steady;
 mod wire;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslStream};
+use openssl::ssl::{SslConnector, SslConnectorBuilder, SslFiletype, SslMethod, SslStream};
 
 use super::{PATIENCE, Site};
 
@@ -109,6 +109,11 @@ impl OpenHttp2 {
 }
 
 fn connector(site: &Site, client: Option<&str>, protocols: &[u8]) -> SslConnector {
+    builder(site, client, protocols).build()
+}
+
+/// A client's TLS settings.
+pub(super) fn builder(site: &Site, client: Option<&str>, protocols: &[u8]) -> SslConnectorBuilder {
     let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
     builder.set_ca_file(site.path().join("ca.crt")).unwrap();
     if let Some(client) = client {
@@ -117,5 +122,5 @@ fn connector(site: &Site, client: Option<&str>, protocols: &[u8]) -> SslConnecto
         builder.set_private_key_file(key, SslFiletype::PEM).unwrap();
     }
     builder.set_alpn_protos(protocols).unwrap();
-    builder.build()
+    builder
 }
