@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import json
-import os
 import re
-import select
 import subprocess
 import time
 
@@ -83,6 +81,7 @@ class Handshakes:
     keys: str
     tls: str
     resume: bool = False
+    strangers: bool = False  # each client was never seen before: it has a certificate of its own
     burst: int = 0  # open so many at once, then as many again when all are done
     unit: str = "µs"
     peers: tuple = ()
@@ -95,15 +94,17 @@ class Handshakes:
         arguments = ["--tls", self.tls, "--seconds", f"{bench.seconds}", "--count", "1000000", "--wait"]
         if self.resume:
             arguments.append("--resume")
+        if self.strangers:
+            arguments += ["--strangers", pki.key("ca")]
         if self.burst:
             arguments += ["--burst", "--concurrency", str(self.burst)]
         with _handshakes(bench, port, pki, arguments, bench.load_cores(self)) as tool:
-            _line(tool, GRACE_SECONDS)
+            system.read_line(tool, GRACE_SECONDS)
             system.await_quiet(server)
             meter = Meter(server, bench.origin)
             tool.child.stdin.write(b"\n")
             tool.child.stdin.flush()
-            result = json.loads(_line(tool, bench.seconds + GRACE_SECONDS))
+            result = json.loads(system.read_line(tool, bench.seconds + GRACE_SECONDS))
             system.await_quiet(server)
             sample = meter.read(result["done"])
         _none_failed(result)
@@ -199,9 +200,9 @@ class Memory:
 
     def measure(self, bench, server, port, pki):
         with _handshakes(bench, port, pki, ["--count", "200", "--wait"], bench.load_cores(self)) as warm_up:
-            _line(warm_up, GRACE_SECONDS)
+            system.read_line(warm_up, GRACE_SECONDS)
             warm_up.child.stdin.close()
-            _none_failed(json.loads(_line(warm_up, GRACE_SECONDS)))
+            _none_failed(json.loads(system.read_line(warm_up, GRACE_SECONDS)))
         system.await_quiet(server)
         before = server.memory_kib()
         meter = Meter(server, bench.origin)
@@ -209,13 +210,13 @@ class Memory:
         if self.protocol == "h2":
             arguments.append("--http2")
         with _handshakes(bench, port, pki, arguments, bench.load_cores(self)) as holder:
-            result = json.loads(_line(holder, 120 + GRACE_SECONDS))
+            result = json.loads(system.read_line(holder, 120 + GRACE_SECONDS))
             _none_failed(result)
             sample = meter.read(result["done"])
             system.await_quiet(server)
             grown = server.memory_kib() - before
             holder.child.stdin.close()
-            lost = json.loads(_line(holder, GRACE_SECONDS))["lost"]
+            lost = json.loads(system.read_line(holder, GRACE_SECONDS))["lost"]
         if result["done"] != bench.connections or lost:
             raise Failed(f"{result['done'] - lost} of {bench.connections} connections stayed open")
         return dataclasses.replace(sample, value=grown / result["done"])
@@ -256,13 +257,15 @@ class Latency:
                    "--rate", f"{rate:.0f}", "--seconds", f"{seconds}"]  # fmt: skip
         log = bench.directory / "latency.log"
         with Process(command, bench.load_cores(self), log, stdout=subprocess.PIPE) as tool:
-            return json.loads(_line(tool, seconds + GRACE_SECONDS))
+            return json.loads(system.read_line(tool, seconds + GRACE_SECONDS))
 
 
 JOB = (
     Handshakes("full13-p256", "full TLS 1.3, P-256, 1 GET, close", "p256", "1.3"),
     Handshakes("full13-rsa", "full TLS 1.3, RSA-2048, 1 GET, close", "rsa2048", "1.3"),
     Handshakes("full12-p256", "full TLS 1.2, P-256, 1 GET, close", "p256", "1.2"),
+    Handshakes("stranger13", "full TLS 1.3, P-256, client never seen before", "p256", "1.3", strangers=True),
+    Handshakes("stranger12", "full TLS 1.2, P-256, client never seen before", "p256", "1.2", strangers=True),
     Handshakes("resumed13", "resumed TLS 1.3, 1 GET, close", "p256", "1.3", resume=True),
     Handshakes("resumed12", "resumed TLS 1.2, 1 GET, close", "p256", "1.2", resume=True),
     Requests("http1", "HTTP/1.1 request, 64 kept connections", "http/1.1"),
@@ -338,11 +341,11 @@ def idle_connections(bench, port, pki, count):
         yield
         return
     with _handshakes(bench, port, pki, ["--hold", str(count), "--seconds", "120"], {bench.load_core}, "holder.log") as holder:
-        result = json.loads(_line(holder, 120 + GRACE_SECONDS))
+        result = json.loads(system.read_line(holder, 120 + GRACE_SECONDS))
         _none_failed(result)
         yield
         holder.child.stdin.close()
-        lost = json.loads(_line(holder, GRACE_SECONDS))["lost"]
+        lost = json.loads(system.read_line(holder, GRACE_SECONDS))["lost"]
         if result["done"] != count or lost:
             raise Failed(f"{result['done'] - lost} of {count} idle connections stayed open")
 
@@ -353,19 +356,6 @@ def _handshakes(bench, port, pki, arguments, cores, log="handshakes.log"):
          "--key", pki.key("sensor-1"), "--ca", pki.certificate("ca"), *arguments],
         cores, bench.directory / log, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
-
-
-def _line(tool, seconds):
-    """The next line the tool prints; it flushes after each."""
-    line, deadline = b"", time.monotonic() + seconds
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([tool.child.stdout], [], [], max(0, deadline - time.monotonic()))
-        part = os.read(tool.child.stdout.fileno(), 4096) if ready else b""
-        if not part:
-            why = "ended" if ready else f"said nothing for {seconds:.0f} s"
-            raise Failed(f"{tool.name} {why}: {tool.output()}")
-        line += part
-    return line.decode()
 
 
 def _none_failed(result):

@@ -4,6 +4,7 @@
  * Load mode: each connection is a handshake (full, or resumed with `--resume`), one GET that must be
  * answered with 200, and a close. With `--resume` each place in the pool first makes one full handshake,
  * and from then on offers the newest session it was given; SSL_session_reused says whether the server took it.
+ * With `--strangers` each connection has a certificate of its own, which the server cannot have seen before.
  * With `--burst` the connections of a pool are all opened at once, and the next when the last of them is closed.
  * Hold mode (`--hold N`): N connections are opened, each proves itself with one GET, and all stay open
  * and idle until standard input ends. With `--http2` each is an HTTP/2 connection with one request on stream 1.
@@ -15,31 +16,22 @@
  * Exit codes: 0 measured (look at `failed`), 1 could not measure, 2 wrong usage.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <strings.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { MAX_CONNECTIONS = 200000, RESPONSE_BYTES = 4096, CONNECTION_TIMEOUT_S = 10, SOURCE_ADDRESSES = 16 };
+#include "client.h"
+
+enum { MAX_CONNECTIONS = 200000, CONNECTION_TIMEOUT_S = 10 };
 
 struct options {
     struct sockaddr_in address;
-    const char *address_text, *certificate, *key, *ca, *server_name, *path;
+    const char *certificate, *key, *ca, *authority_key, *server_name, *path;
     int tls_version;
     bool resume, wait, http2, burst;
     long count, concurrency, hold;
@@ -68,15 +60,7 @@ static struct options options;
 static struct tally tally;
 static SSL_CTX *context;
 static int poller;
-static char request[512];
-static size_t request_length;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
+static struct message request;
 
 static void usage(const char *problem)
 {
@@ -84,15 +68,8 @@ static void usage(const char *problem)
     fprintf(stderr,
             "usage: handshakes --address IPV4:PORT --cert FILE --key FILE --ca FILE [--tls 1.2|1.3] [--resume]\n"
             "                  [--count N] [--seconds S] [--concurrency N [--burst]] [--hold N [--http2]] [--wait]\n"
-            "                  [--server-name NAME] [--path PATH]\n");
+            "                  [--strangers CA_KEY_FILE] [--server-name NAME] [--path PATH]\n");
     exit(2);
-}
-
-static void stop(const char *what)
-{
-    fprintf(stderr, "error: %s\n", what);
-    ERR_print_errors_fp(stderr);
-    exit(1);
 }
 
 /* The place is found again through the SSL: the newest session is the one to offer next. */
@@ -105,50 +82,52 @@ static int keep_session(SSL *ssl, SSL_SESSION *session)
     return 1; /* the reference is ours now */
 }
 
-static void make_context(void)
+static void prepare_context(void)
 {
-    context = SSL_CTX_new(TLS_client_method());
-    if (context == NULL)
-        stop("no TLS context");
-    SSL_CTX_set_min_proto_version(context, options.tls_version);
-    SSL_CTX_set_max_proto_version(context, options.tls_version);
-    /* One suite and in effect one group, so that every server does the same cryptography. P-256 must be offered
-     * too: TLS 1.2 ties the curve of an ECDSA certificate to this list. */
-    if (SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256") != 1 ||
-        SSL_CTX_set_cipher_list(context, "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256") != 1 ||
-        SSL_CTX_set1_groups_list(context, "X25519:P-256") != 1)
-        stop("suites or groups are not known to this OpenSSL");
-    if (SSL_CTX_use_certificate_chain_file(context, options.certificate) != 1)
-        stop("--cert cannot be used");
-    if (SSL_CTX_use_PrivateKey_file(context, options.key, SSL_FILETYPE_PEM) != 1)
-        stop("--key cannot be used");
-    if (SSL_CTX_load_verify_locations(context, options.ca, NULL) != 1)
-        stop("--ca cannot be used");
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
-    SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
-    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
-    if (options.http2 && SSL_CTX_set_alpn_protos(context, (const unsigned char *)"\2h2", 3) != 0)
-        stop("h2 cannot be offered");
+    context = make_context(options.tls_version, options.certificate, options.key, options.ca);
+    if (options.http2)
+        offer_http2(context);
     if (options.resume) {
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(context, keep_session);
-    } else {
-        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     }
 }
 
-/* Closed connections leave their port in TIME_WAIT: several source addresses keep us from running out. */
-static void choose_source(int fd)
+/*
+ * Strangers: clients that were never seen before. Each connection has a key and a certificate of its own, made when it
+ * is opened: the subject and the extensions are those of `--cert`, with a serial and a key that nobody else has.
+ */
+static X509 *pattern;
+static EVP_PKEY *authority_key;
+
+static void prepare_strangers(void)
 {
-    static unsigned next;
-    struct sockaddr_in source = {.sin_family = AF_INET};
-    int on = 1;
-    if (ntohl(options.address.sin_addr.s_addr) >> 24 != 127)
-        return;
-    source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + next++ % SOURCE_ADDRESSES);
-    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-    if (bind(fd, (struct sockaddr *)&source, sizeof source) != 0)
-        stop("a source address in 127.0.0.0/8 cannot be bound");
+    FILE *file = fopen(options.certificate, "r");
+    pattern = file == NULL ? NULL : PEM_read_X509(file, NULL, NULL, NULL);
+    if (pattern == NULL)
+        stop("--cert cannot be read");
+    fclose(file);
+    file = fopen(options.authority_key, "r");
+    authority_key = file == NULL ? NULL : PEM_read_PrivateKey(file, NULL, NULL, NULL);
+    if (authority_key == NULL)
+        stop("--strangers names no private key");
+    fclose(file);
+}
+
+static void become_stranger(SSL *ssl)
+{
+    static uint64_t serial;
+    if (serial == 0)
+        serial = (uint64_t)getpid() << 40 | 1;
+    EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "EC", "P-256");
+    X509 *certificate = X509_dup(pattern);
+    if (key == NULL || certificate == NULL || X509_set_pubkey(certificate, key) != 1 ||
+        ASN1_INTEGER_set_uint64(X509_get_serialNumber(certificate), serial++) != 1 ||
+        X509_sign(certificate, authority_key, EVP_sha256()) <= 0 || SSL_use_certificate(ssl, certificate) != 1 ||
+        SSL_use_PrivateKey(ssl, key) != 1)
+        stop("no certificate can be made");
+    X509_free(certificate);
+    EVP_PKEY_free(key);
 }
 
 static void watch(struct place *place, uint32_t events, int operation)
@@ -164,12 +143,14 @@ static void open_connection(struct place *place)
     place->socket = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (place->socket < 0)
         stop("no more sockets (is the open-files limit too low?)");
-    choose_source(place->socket);
+    choose_source(place->socket, &options.address);
     setsockopt(place->socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     place->ssl = SSL_new(context);
     if (place->ssl == NULL || SSL_set_fd(place->ssl, place->socket) != 1 ||
         SSL_set_tlsext_host_name(place->ssl, options.server_name) != 1)
         stop("no TLS connection can be made");
+    if (options.authority_key != NULL)
+        become_stranger(place->ssl);
     SSL_set_app_data(place->ssl, place);
     SSL_set_connect_state(place->ssl);
     if (options.resume && place->session != NULL)
@@ -197,14 +178,8 @@ static void close_connection(struct place *place)
 static void fail(struct place *place, const char *what)
 {
     tally.failed++;
-    if (tally.first_failure[0] == '\0') {
-        unsigned long code = ERR_peek_error();
-        const char *reason = code == 0 ? strerror(errno) : ERR_reason_error_string(code);
-        snprintf(tally.first_failure, sizeof tally.first_failure, "%s (%s)", what, reason == NULL ? "?" : reason);
-        for (char *c = tally.first_failure; *c != '\0'; c++)
-            if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ')
-                *c = '\'';
-    }
+    if (tally.first_failure[0] == '\0')
+        describe_failure(tally.first_failure, sizeof tally.first_failure, what, errno);
     close_connection(place);
 }
 
@@ -218,89 +193,32 @@ static void finish(struct place *place)
     close_connection(place);
 }
 
-/*
- * HTTP/2, as little as one request needs (RFC 9113 and 7541): a preface, empty SETTINGS, and a HEADERS frame that
- * uses only the static table and literals without Huffman coding. Of the answer it reads the status and the end.
- */
-enum frame_type { DATA = 0, HEADERS = 1, RST_STREAM = 3, SETTINGS = 4, GOAWAY = 7 };
-enum { FRAME_HEADER = 9, END_STREAM = 0x1, ACK = 0x1, END_HEADERS = 0x4, PADDED = 0x8, PRIORITY = 0x20 };
-
-static void append(const void *bytes, size_t length)
-{
-    if (request_length + length > sizeof request)
-        usage("--path or --server-name is too long");
-    memcpy(request + request_length, bytes, length);
-    request_length += length;
-}
-
-static void append_literal(unsigned char name_index, const char *value)
-{
-    size_t length = strlen(value);
-    unsigned char start[2] = {name_index, (unsigned char)length};
-    if (length > 126)
-        usage("--path or --server-name is too long");
-    append(start, sizeof start);
-    append(value, length);
-}
-
-static void make_http2_request(void)
-{
-    append("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
-    append("\0\0\0\4\0\0\0\0\0", FRAME_HEADER);
-    size_t frame = request_length;
-    append("\0\0\0\1\5\0\0\0\1", FRAME_HEADER); /* END_STREAM and END_HEADERS, stream 1 */
-    append("\x82\x87", 2);                         /* :method GET, :scheme https */
-    append_literal(0x04, options.path);
-    append_literal(0x01, options.server_name); /* :authority */
-    request[frame + 2] = (char)(request_length - frame - FRAME_HEADER);
-}
-
-/* Of the header block only the first field matters: HTTP demands that it is the status. */
-static bool status_is_200(const unsigned char *payload, size_t length, unsigned char flags)
-{
-    size_t at = (flags & PADDED ? 1 : 0) + (flags & PRIORITY ? 5 : 0);
-    while (at < length && (payload[at] & 0xe0) == 0x20) /* changes of the table's size may stand before it */
-        at++;
-    return at < length && payload[at] == 0x88;
-}
-
 /* Takes whole frames off the received bytes. True when the answer has ended; `problem` says what is wrong. */
 static bool http2_response_is_complete(struct place *place, const char **problem)
 {
     bool complete = false;
     size_t used = 0;
-    while (!complete && *problem == NULL && place->received - used >= FRAME_HEADER) {
-        const unsigned char *frame = (unsigned char *)place->response + used;
-        size_t length = (size_t)frame[0] << 16 | (size_t)frame[1] << 8 | frame[2];
-        unsigned char type = frame[3], flags = frame[4];
-        if (length > RESPONSE_BYTES - FRAME_HEADER)
+    struct frame frame;
+    while (!complete && *problem == NULL) {
+        bool is_whole = read_frame((unsigned char *)place->response + used, place->received - used, &frame);
+        if (frame.length > RESPONSE_BYTES - FRAME_HEADER)
             *problem = "a frame is too long";
-        if (place->received - used < FRAME_HEADER + length)
+        if (!is_whole)
             break;
-        if (type == RST_STREAM || type == GOAWAY)
+        if (frame.type == RST_STREAM || frame.type == GOAWAY)
             *problem = "the server ended the stream or the connection";
-        if (type == HEADERS && !status_is_200(frame + FRAME_HEADER, length, flags))
+        if (frame.type == HEADERS && !status_is_200(&frame))
             *problem = "the status is not 200";
         /* So short a frame always fits into a connection on which nothing else is being sent. */
-        if (type == SETTINGS && !(flags & ACK) && SSL_write(place->ssl, "\0\0\0\4\1\0\0\0\0", FRAME_HEADER) <= 0)
+        if (frame.type == SETTINGS && !(frame.flags & ACK) &&
+            SSL_write(place->ssl, "\0\0\0\4\1\0\0\0\0", FRAME_HEADER) <= 0)
             *problem = "the settings could not be acknowledged";
-        complete = (type == HEADERS || type == DATA) && (flags & END_STREAM);
-        used += FRAME_HEADER + length;
+        complete = (frame.type == HEADERS || frame.type == DATA) && (frame.flags & END_STREAM);
+        used += FRAME_HEADER + frame.length;
     }
     place->received -= used;
     memmove(place->response, place->response + used, place->received);
     return complete;
-}
-
-static bool http1_response_is_complete(const struct place *place)
-{
-    const char *end = strstr(place->response, "\r\n\r\n");
-    if (end == NULL)
-        return false;
-    const char *length = strcasestr(place->response, "\r\ncontent-length:");
-    if (length == NULL || length > end)
-        return false;
-    return place->received >= (size_t)(end + 4 - place->response) + strtoul(length + 17, NULL, 10);
 }
 
 /* True when the call must be repeated once the socket is ready; then the wish is registered. */
@@ -336,7 +254,8 @@ static void read_response(struct place *place)
         place->received += (size_t)n;
         place->response[place->received] = '\0';
         const char *problem = NULL;
-        bool complete = options.http2 ? http2_response_is_complete(place, &problem) : http1_response_is_complete(place);
+        bool complete = options.http2 ? http2_response_is_complete(place, &problem)
+                                      : http1_response_is_complete(place->response, place->received);
         if (problem != NULL)
             return fail(place, problem);
         if (!complete)
@@ -380,7 +299,7 @@ static void advance(struct place *place)
     /* fall through */
     case SENDING:
         ERR_clear_error();
-        result = SSL_write(place->ssl, request, (int)request_length);
+        result = SSL_write(place->ssl, request.bytes, (int)request.length);
         if (result <= 0) {
             if (!must_wait(place, result))
                 fail(place, "the request could not be sent");
@@ -523,30 +442,6 @@ static int load(void)
     return 0;
 }
 
-static long number(const char *text, long most)
-{
-    char *end;
-    long value = strtol(text, &end, 10);
-    if (*end != '\0' || value < 1 || value > most)
-        usage("a count is not a number, or out of range");
-    return value;
-}
-
-static void parse_address(const char *text)
-{
-    char host[64];
-    const char *colon = strrchr(text, ':');
-    if (colon == NULL || (size_t)(colon - text) >= sizeof host)
-        usage("--address must be IPV4:PORT");
-    memcpy(host, text, (size_t)(colon - text));
-    host[colon - text] = '\0';
-    options.address.sin_family = AF_INET;
-    options.address.sin_port = htons((uint16_t)number(colon + 1, 65535));
-    if (inet_pton(AF_INET, host, &options.address.sin_addr) != 1)
-        usage("--address must be IPV4:PORT");
-    options.address_text = text;
-}
-
 static void parse_options(int argc, char **argv)
 {
     static const struct option known[] = {
@@ -557,7 +452,8 @@ static void parse_options(int argc, char **argv)
         {"concurrency", required_argument, NULL, 'p'}, {"hold", required_argument, NULL, 'h'},
         {"wait", no_argument, NULL, 'w'},              {"server-name", required_argument, NULL, 'N'},
         {"path", required_argument, NULL, 'P'},        {"http2", no_argument, NULL, '2'},
-        {"burst", no_argument, NULL, 'b'},             {NULL, 0, NULL, 0}};
+        {"burst", no_argument, NULL, 'b'},             {"strangers", required_argument, NULL, 'S'},
+        {NULL, 0, NULL, 0}};
     int option;
     options.tls_version = TLS1_3_VERSION;
     options.count = 1000;
@@ -567,15 +463,12 @@ static void parse_options(int argc, char **argv)
     options.path = "/";
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (option) {
-        case 'a': parse_address(optarg); break;
+        case 'a': options.address = parse_address(optarg); break;
         case 'c': options.certificate = optarg; break;
         case 'k': options.key = optarg; break;
         case 'C': options.ca = optarg; break;
-        case 't':
-            if (strcmp(optarg, "1.2") != 0 && strcmp(optarg, "1.3") != 0)
-                usage("--tls must be 1.2 or 1.3");
-            options.tls_version = optarg[2] == '2' ? TLS1_2_VERSION : TLS1_3_VERSION;
-            break;
+        case 't': options.tls_version = parse_tls_version(optarg); break;
+        case 'S': options.authority_key = optarg; break;
         case 'r': options.resume = true; break;
         case 'n': options.count = number(optarg, 1000000000); break;
         case 's': options.seconds = strtod(optarg, NULL); break;
@@ -591,7 +484,7 @@ static void parse_options(int argc, char **argv)
     }
     if (optind < argc)
         usage("unexpected argument");
-    if (options.address_text == NULL || options.certificate == NULL || options.key == NULL || options.ca == NULL)
+    if (options.address.sin_port == 0 || options.certificate == NULL || options.key == NULL || options.ca == NULL)
         usage("--address, --cert, --key and --ca are needed");
     if (!(options.seconds > 0 && options.seconds <= 3600))
         usage("--seconds must be between 0 and 3600");
@@ -599,26 +492,23 @@ static void parse_options(int argc, char **argv)
         usage("--hold and --resume exclude each other");
     if (options.http2 && options.hold == 0)
         usage("--http2 is for --hold");
-}
-
-static void make_http1_request(void)
-{
-    int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", options.path,
-                          options.server_name, options.hold > 0 ? "" : "Connection: close\r\n");
-    if (length < 0 || (size_t)length >= sizeof request)
-        usage("--path or --server-name is too long");
-    request_length = (size_t)length;
+    if (options.authority_key != NULL && (options.resume || options.hold > 0))
+        usage("--strangers resume nothing and hold nothing");
 }
 
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
     parse_options(argc, argv);
-    if (options.http2)
-        make_http2_request();
-    else
-        make_http1_request();
-    make_context();
+    if (options.http2) {
+        append_http2_preface(&request);
+        append_http2_request(&request, options.path, options.server_name, 1);
+    } else {
+        append_http1_request(&request, options.path, options.server_name, options.hold > 0);
+    }
+    prepare_context();
+    if (options.authority_key != NULL)
+        prepare_strangers();
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (poller < 0)
         stop("no epoll");

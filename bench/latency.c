@@ -10,26 +10,18 @@
  * Prints one line of JSON; latencies are in microseconds. Exit codes: 0 measured, 1 could not, 2 wrong usage.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { MAX_CONNECTIONS = 1000, RESPONSE_BYTES = 4096, DRAIN_S = 10 };
+#include "client.h"
+
+enum { MAX_CONNECTIONS = 1000, DRAIN_S = 10 };
 
 struct connection {
     SSL *ssl;
@@ -52,45 +44,12 @@ static double begin;
 
 static const char REQUEST[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static void stop(const char *what)
-{
-    fprintf(stderr, "error: %s\n", what);
-    ERR_print_errors_fp(stderr);
-    exit(1);
-}
-
 static void usage(const char *problem)
 {
     fprintf(stderr, "error: %s\n", problem);
     fprintf(stderr, "usage: latency --address IPV4:PORT --cert FILE --key FILE --ca FILE [--rate PER_SECOND]\n"
                     "               [--connections N] [--seconds S]\n");
     exit(2);
-}
-
-static SSL_CTX *make_context(void)
-{
-    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
-    if (context == NULL)
-        stop("no TLS context");
-    if (SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256") != 1 ||
-        SSL_CTX_set1_groups_list(context, "X25519:P-256") != 1)
-        stop("suites or groups are not known to this OpenSSL");
-    if (SSL_CTX_use_certificate_chain_file(context, certificate) != 1)
-        stop("--cert cannot be used");
-    if (SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1)
-        stop("--key cannot be used");
-    if (SSL_CTX_load_verify_locations(context, ca, NULL) != 1)
-        stop("--ca cannot be used");
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL);
-    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    return context;
 }
 
 /* Connects and shakes hands before anything is measured, so this may block. */
@@ -123,15 +82,6 @@ static void send_request(struct connection *connection, double due)
         stop("a request could not be sent");
 }
 
-static bool response_is_complete(const struct connection *connection)
-{
-    const char *end = strstr(connection->response, "\r\n\r\n");
-    const char *length = strcasestr(connection->response, "\r\ncontent-length:");
-    if (end == NULL || length == NULL || length > end)
-        return false;
-    return connection->received >= (size_t)(end + 4 - connection->response) + strtoul(length + 17, NULL, 10);
-}
-
 /* True when the answer is complete, and then counted. */
 static bool read_response(struct connection *connection)
 {
@@ -148,7 +98,7 @@ static bool read_response(struct connection *connection)
             stop("an answer came that nobody asked for");
         connection->received += (size_t)n;
         connection->response[connection->received] = '\0';
-        if (!response_is_complete(connection))
+        if (!http1_response_is_complete(connection->response, connection->received))
             continue;
         if (strncmp(connection->response, "HTTP/1.1 200", 12) != 0)
             stop("the status is not 200");
@@ -228,20 +178,6 @@ static double percentile(double share)
     return latencies[at < count ? at : count - 1] * 1e6;
 }
 
-static void parse_address(const char *text)
-{
-    char host[64];
-    const char *colon = strrchr(text, ':');
-    if (colon == NULL || (size_t)(colon - text) >= sizeof host)
-        usage("--address must be IPV4:PORT");
-    memcpy(host, text, (size_t)(colon - text));
-    host[colon - text] = '\0';
-    address.sin_family = AF_INET;
-    address.sin_port = htons((uint16_t)strtoul(colon + 1, NULL, 10));
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1)
-        usage("--address must be IPV4:PORT");
-}
-
 static void parse_options(int argc, char **argv)
 {
     static const struct option known[] = {
@@ -252,7 +188,7 @@ static void parse_options(int argc, char **argv)
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (option) {
-        case 'a': parse_address(optarg); break;
+        case 'a': address = parse_address(optarg); break;
         case 'c': certificate = optarg; break;
         case 'k': key = optarg; break;
         case 'C': ca = optarg; break;
@@ -283,7 +219,7 @@ int main(int argc, char **argv)
         stop("no memory, epoll or timer");
     /* Touched now: a first write to a page is not to be part of a latency. */
     memset(latencies, 0, (size_t)capacity * sizeof *latencies);
-    SSL_CTX *context = make_context();
+    SSL_CTX *context = make_context(TLS1_3_VERSION, certificate, key, ca);
     for (long i = 0; i < connections; i++) {
         open_connection(context, &pool[i]);
         event.data.ptr = &pool[i];

@@ -523,6 +523,8 @@ class Origin:
         location / {{ return 200 "a small answer from the origin behind the gateway, 64 bytes long\\n"; }}
         location = /echo {{ return 200 "{pool} $http_x_client_cn $http_x_client_fingerprint"; }}
         location /bodies/ {{ root {directory}; }}
+        # A second or two: what is under way when something is done to the gateway.
+        location = /slow {{ alias {directory}/bodies/1024; limit_rate 512; }}
         # `return` alone would answer before the body has arrived; a mirror makes nginx read it first.
         location = /upload {{ mirror /sink; error_page 404 405 =200 /uploaded; }}
         location = /uploaded {{ internal; return 200 "arrived\n"; }}

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pathlib
+import select
 import signal
 import socket
 import subprocess
@@ -80,6 +81,25 @@ class Process:
         """Proportional set size of the process and its children."""
         return sum(_pss_kib(pid) for pid, _ in family_of(self.child.pid))
 
+    def files(self):
+        """What its open files are, as the kernel names them."""
+        files = []
+        for number in os.listdir(f"/proc/{self.child.pid}/fd"):
+            try:
+                files.append(os.readlink(f"/proc/{self.child.pid}/fd/{number}"))
+            except FileNotFoundError:
+                pass  # it was closed meanwhile
+        return files
+
+    def connections_to(self, port):
+        """How many TCP connections of IPv4 it has to this port."""
+        files, count = set(self.files()), 0
+        for line in pathlib.Path(f"/proc/{self.child.pid}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            remote, inode = fields[2], fields[9]
+            count += int(remote.rpartition(":")[2], 16) == port and f"socket:[{inode}]" in files
+        return count
+
 
 def family_of(pid):
     """The process and its descendants, as (process id, birth time)."""
@@ -145,6 +165,19 @@ def await_listener(process, port, seconds=20):
         except OSError:
             time.sleep(0.02)
     raise Failed(f"{process.name} does not listen on port {port} after {seconds} s:\n{process.output()}")
+
+
+def read_line(tool, seconds):
+    """The next line the tool prints; it flushes after each."""
+    line, deadline = b"", time.monotonic() + seconds
+    while not line.endswith(b"\n"):
+        ready, _, _ = select.select([tool.child.stdout], [], [], max(0, deadline - time.monotonic()))
+        part = os.read(tool.child.stdout.fileno(), 4096) if ready else b""
+        if not part:
+            why = "ended" if ready else f"said nothing for {seconds:.0f} s"
+            raise Failed(f"{tool.name} {why}: {tool.output()}")
+        line += part
+    return line.decode()
 
 
 def await_quiet(process, seconds=2):

@@ -27,7 +27,13 @@ enum Kind {
 /// Clients at work. Each asks for `/` or for `/slow` again and again.
 pub struct Steady {
     stop: Arc<AtomicBool>,
-    clients: Vec<(JoinHandle<Result<(), String>>, Arc<AtomicUsize>)>,
+    clients: Vec<Working>,
+}
+
+struct Working {
+    /// Ends with the client's first failure.
+    client: JoinHandle<Result<(), String>>,
+    served: Arc<AtomicUsize>,
 }
 
 impl Steady {
@@ -47,7 +53,7 @@ impl Steady {
         ] {
             let served = Arc::new(AtomicUsize::new(0));
             let client = Client::new(site, kind, version, path, stop.clone(), served.clone());
-            clients.push((thread::spawn(move || client.run()), served));
+            clients.push(Working { client: thread::spawn(move || client.run()), served });
         }
         let steady = Self { stop, clients };
         steady.serves_everybody();
@@ -56,7 +62,7 @@ impl Steady {
 
     /// Waits until each of them was served once more, or gave up.
     pub fn serves_everybody(&self) {
-        for (client, served) in &self.clients {
+        for Working { client, served } in &self.clients {
             let before = served.load(Ordering::Relaxed);
             eventually("a client is served", || {
                 (served.load(Ordering::Relaxed) > before || client.is_finished()).then_some(())
@@ -64,10 +70,10 @@ impl Steady {
         }
     }
 
-    /// Why clients gave up: each does so with its first failure.
+    /// Why clients gave up.
     pub fn failures(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
-        self.clients.into_iter().filter_map(|(client, _)| client.join().unwrap().err()).collect()
+        self.clients.into_iter().filter_map(|working| working.client.join().unwrap().err()).collect()
     }
 }
 
