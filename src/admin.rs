@@ -1,35 +1,80 @@
 //! The admin endpoints as pure routing: a request in, an answer out. Never reachable through a public listener.
 
-use http::Method;
-use serde_json::Value;
+mod gate;
+mod parameters;
+mod selector;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+
+pub use gate::Caller;
+use gate::Denial;
+pub use parameters::{BadParameter, Parameters};
+pub use selector::{Candidate, ConnectionNumber, DistinguishedName, Selector};
+pub use token::{BadToken, Token};
+
+use crate::config::Span;
 
 /// What was asked.
 pub struct AdminRequest<'a> {
     pub method: &'a Method,
     pub path: &'a str,
-    pub host: Option<&'a str>,
-    /// A browser says where its request comes from; none of ours has an origin.
-    pub has_origin: bool,
-    pub is_cross_site: bool,
-    pub transport: Transport,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    Tcp,
-    Unix,
+    /// Behind the question mark.
+    pub query: &'a str,
+    pub headers: &'a HeaderMap,
+    pub body: &'a [u8],
+    pub caller: Caller,
 }
 
 /// What the endpoints show and do.
 pub trait AdminView {
+    /// What must be known over TCP.
+    fn token(&self) -> Option<Arc<Token>>;
     fn is_ready(&self) -> bool;
     fn metrics(&self) -> String;
     fn status(&self) -> Value;
     fn certificates(&self) -> Value;
     /// Client certificates that were seen, by anchor.
     fn census(&self) -> Value;
+    fn connections(&self, selector: &Selector, page: &Page) -> Value;
     /// The generation now in force, or why nothing changed.
     fn reload(&self) -> Result<u64, String>;
+    /// Ends open connections; how many.
+    fn kick(&self, selector: &Selector, grace: Duration, reason: Option<&str>) -> usize;
+    /// Something was changed, or somebody tried to.
+    fn record(&self, action: Action);
+}
+
+/// A part of a long list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Behind this one.
+    pub after: Option<ConnectionNumber>,
+    pub limit: usize,
+}
+
+/// What somebody wanted to change, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    pub name: &'static str,
+    pub selector: Option<String>,
+    pub reason: Option<String>,
+    /// How many open connections ended by it.
+    pub connections: Option<usize>,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// It could not be done, for this reason.
+    Failed(String),
+    /// Whoever asked may not, for this reason.
+    Refused(String),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +82,8 @@ pub struct AdminResponse {
     pub status: u16,
     pub content_type: &'static str,
     pub body: String,
+    /// A header of this status: `Allow`, `WWW-Authenticate`.
+    pub header: Option<(&'static str, &'static str)>,
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -44,138 +91,199 @@ const JSON: &str = "application/json";
 /// Prometheus text exposition format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+const DEFAULT_LIMIT: usize = 100;
+const LARGEST_LIMIT: usize = 1000;
+
+/// Characters of a reason.
+const LONGEST_REASON: usize = 200;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Healthz,
+    Readyz,
+    Metrics,
+    Status,
+    Certs,
+    Connections,
+    Census,
+    Reload,
+    Kick,
+}
+
+impl Endpoint {
+    const ALL: [(&'static str, Self); 9] = [
+        ("/healthz", Self::Healthz),
+        ("/readyz", Self::Readyz),
+        ("/metrics", Self::Metrics),
+        ("/status", Self::Status),
+        ("/certs", Self::Certs),
+        ("/connections", Self::Connections),
+        ("/census", Self::Census),
+        ("/reload", Self::Reload),
+        ("/kick", Self::Kick),
+    ];
+
+    fn find(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == path).map(|(_, endpoint)| endpoint)
+    }
+
+    /// What the log calls it; `None` for those that only show.
+    fn action(self) -> Option<&'static str> {
+        match self {
+            Self::Reload => Some("reload"),
+            Self::Kick => Some("kick"),
+            _ => None,
+        }
+    }
+
+    fn method(self) -> &'static str {
+        if self.action().is_some() { "POST" } else { "GET" }
+    }
+
+    /// Whether it shows who the clients are, or changes something.
+    fn is_guarded(self) -> bool {
+        self.action().is_some() || matches!(self, Self::Connections | Self::Census)
+    }
+}
+
 pub fn respond(request: &AdminRequest<'_>, view: &impl AdminView) -> AdminResponse {
-    if !is_local(request) {
-        return text(403, "this address answers to local names only\n");
+    let permitted = gate::check_origin(request.caller, request.headers);
+    let Some(endpoint) = Endpoint::find(request.path) else {
+        return permitted.map_or_else(|denial| denied(&denial), |()| not_found());
+    };
+    if request.method.as_str() != endpoint.method() {
+        return permitted.map_or_else(|denial| denied(&denial), |()| wrong_method(endpoint));
     }
-    match (request.method.as_str(), request.path) {
-        ("GET", "/healthz") => text(200, "ok\n"),
-        ("GET", "/readyz") if view.is_ready() => text(200, "ready\n"),
-        ("GET", "/readyz") => text(503, "not ready\n"),
-        ("GET", "/metrics") => AdminResponse { status: 200, content_type: METRICS, body: view.metrics() },
-        ("GET", "/status") => json(&view.status()),
-        ("GET", "/certs") => json(&view.certificates()),
-        ("GET", "/census") => json(&view.census()),
-        ("POST", "/reload") if request.has_origin || request.is_cross_site => {
-            text(403, "a browser's page may not do this\n")
+    let permitted = permitted.and_then(|()| {
+        if endpoint.is_guarded() {
+            gate::check_token(request.caller, request.headers, view.token().as_deref())
+        } else {
+            Ok(())
         }
-        ("POST", "/reload") => match view.reload() {
-            Ok(generation) => text(200, &format!("generation {generation} is in force\n")),
-            Err(problems) => text(422, &format!("{problems}\n")),
+    });
+    match endpoint.action() {
+        None => match permitted {
+            Ok(()) => show(endpoint, request, view).unwrap_or_else(|error| bad(&error)),
+            Err(denial) => denied(&denial),
         },
-        (_, "/healthz" | "/readyz" | "/metrics" | "/status" | "/certs" | "/census" | "/reload") => {
-            text(405, "GET, or POST for /reload\n")
+        Some(name) => {
+            let outcome = Outcome::Done;
+            let mut action = Action { name, selector: None, reason: None, connections: None, outcome };
+            let response = match permitted {
+                Ok(()) => change(endpoint, request, view, &mut action).unwrap_or_else(|error| bad(&error)),
+                Err(denial) => denied(&denial),
+            };
+            action.outcome = match response.status {
+                200 => Outcome::Done,
+                401 | 403 => Outcome::Refused(response.body.trim_end().to_owned()),
+                _ => Outcome::Failed(response.body.trim_end().to_owned()),
+            };
+            view.record(action);
+            response
         }
-        _ => text(404, "there are /healthz /readyz /metrics /status /certs /census and POST /reload\n"),
     }
 }
 
-/// A page on the web can make a browser ask any port of this machine, but under the page's own name (DNS rebinding).
-fn is_local(request: &AdminRequest<'_>) -> bool {
-    if request.transport == Transport::Unix {
-        return true;
+fn show(
+    endpoint: Endpoint,
+    request: &AdminRequest<'_>,
+    view: &impl AdminView,
+) -> Result<AdminResponse, BadParameter> {
+    Ok(match endpoint {
+        Endpoint::Readyz if view.is_ready() => text(200, "ready"),
+        Endpoint::Readyz => text(503, "not ready"),
+        Endpoint::Metrics => {
+            AdminResponse { status: 200, content_type: METRICS, body: view.metrics(), header: None }
+        }
+        Endpoint::Status => json(&view.status()),
+        Endpoint::Certs => json(&view.certificates()),
+        Endpoint::Census => json(&view.census()),
+        Endpoint::Connections => {
+            let mut parameters = Parameters::parse(request.query, &[])?;
+            let page = page(&mut parameters)?;
+            let selector = Selector::take(&mut parameters)?;
+            parameters.end(&[&["limit", "after"], &Selector::NAMES[..]].concat())?;
+            json(&view.connections(&selector, &page))
+        }
+        _ => text(200, "ok"),
+    })
+}
+
+fn change(
+    endpoint: Endpoint,
+    request: &AdminRequest<'_>,
+    view: &impl AdminView,
+    action: &mut Action,
+) -> Result<AdminResponse, BadParameter> {
+    if endpoint == Endpoint::Reload {
+        return Ok(match view.reload() {
+            Ok(generation) => text(200, &format!("generation {generation} is in force")),
+            Err(problems) => text(422, &problems),
+        });
     }
-    request.host.is_some_and(|host| is_local_name(without_port(host)))
+    let mut parameters = Parameters::parse(request.query, request.body)?;
+    let selector = Selector::take(&mut parameters)?;
+    action.selector = Some(selector.to_string());
+    action.reason = reason(&mut parameters)?;
+    let grace = parameters.parsed::<Span>("grace")?.map_or(Duration::ZERO, |span| span.0);
+    parameters.end(&[&["reason", "grace"], &Selector::NAMES[..]].concat())?;
+    selector.names_a_client()?;
+    let ended = view.kick(&selector, grace, action.reason.as_deref());
+    action.connections = Some(ended);
+    Ok(json(&json!({ "ended": ended })))
 }
 
-/// `[::1]:9900`, `[::1]`, `localhost:9900`, `127.0.0.1` → the name alone.
-fn without_port(host: &str) -> &str {
-    if let Some((address, _port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return address;
+fn page(parameters: &mut Parameters) -> Result<Page, BadParameter> {
+    let limit = parameters.parsed("limit")?.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=LARGEST_LIMIT).contains(&limit) {
+        let error = format!("{limit} is no number of connections (expected: 1 to {LARGEST_LIMIT})");
+        return Err(BadParameter::Wrong { name: "limit", error });
     }
-    host.split_once(':').map_or(host, |(name, _port)| name)
+    Ok(Page { after: parameters.parsed("after")?, limit })
 }
 
-fn is_local_name(name: &str) -> bool {
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+/// It stands in the log and in files: one line, not too long.
+fn reason(parameters: &mut Parameters) -> Result<Option<String>, BadParameter> {
+    let reason = parameters.take("reason");
+    let is_fit =
+        |reason: &String| reason.chars().count() <= LONGEST_REASON && !reason.chars().any(char::is_control);
+    if reason.as_ref().is_none_or(is_fit) {
+        return Ok(reason);
+    }
+    let error = format!("it is too long or no single line (expected: at most {LONGEST_REASON} characters)");
+    Err(BadParameter::Wrong { name: "reason", error })
 }
 
-fn text(status: u16, body: &str) -> AdminResponse {
-    AdminResponse { status, content_type: TEXT, body: body.to_owned() }
+fn not_found() -> AdminResponse {
+    let paths = |method| {
+        let all = Endpoint::ALL.into_iter().filter(move |(_, endpoint)| endpoint.method() == method);
+        all.map(|(path, _)| path).collect::<Vec<_>>().join(" ")
+    };
+    text(404, &format!("there are GET {} and POST {}", paths("GET"), paths("POST")))
+}
+
+fn wrong_method(endpoint: Endpoint) -> AdminResponse {
+    let method = endpoint.method();
+    AdminResponse { header: Some(("Allow", method)), ..text(405, &format!("this is for {method}")) }
+}
+
+fn denied(denial: &Denial) -> AdminResponse {
+    let status = denial.status();
+    let header = (status == 401).then_some(("WWW-Authenticate", "Bearer"));
+    AdminResponse { header, ..text(status, &denial.to_string()) }
+}
+
+fn bad(error: &BadParameter) -> AdminResponse {
+    text(400, &error.to_string())
+}
+
+fn text(status: u16, line: &str) -> AdminResponse {
+    AdminResponse { status, content_type: TEXT, body: format!("{line}\n"), header: None }
 }
 
 fn json(value: &Value) -> AdminResponse {
-    AdminResponse { status: 200, content_type: JSON, body: format!("{value:#}\n") }
+    AdminResponse { status: 200, content_type: JSON, body: format!("{value:#}\n"), header: None }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct View;
-
-    impl AdminView for View {
-        fn is_ready(&self) -> bool {
-            false
-        }
-        fn metrics(&self) -> String {
-            "m".into()
-        }
-        fn status(&self) -> Value {
-            Value::Null
-        }
-        fn certificates(&self) -> Value {
-            Value::Null
-        }
-        fn census(&self) -> Value {
-            Value::Null
-        }
-        fn reload(&self) -> Result<u64, String> {
-            Ok(2)
-        }
-    }
-
-    fn status(method: Method, path: &str, host: &str, has_origin: bool) -> u16 {
-        let request = AdminRequest {
-            method: &method,
-            path,
-            host: Some(host),
-            has_origin,
-            is_cross_site: false,
-            transport: Transport::Tcp,
-        };
-        respond(&request, &View).status
-    }
-
-    #[test]
-    fn each_endpoint_answers_to_its_method_only() {
-        assert_eq!(status(Method::GET, "/healthz", "127.0.0.1:9900", false), 200);
-        assert_eq!(status(Method::GET, "/readyz", "localhost", false), 503);
-        assert_eq!(status(Method::POST, "/reload", "[::1]:9900", false), 200);
-        assert_eq!(status(Method::GET, "/reload", "localhost", false), 405);
-        assert_eq!(status(Method::GET, "/other", "localhost", false), 404);
-    }
-
-    #[test]
-    fn local_names_are_local_however_they_are_written() {
-        for host in ["localhost", "LocalHost:9900", "127.0.0.1", "127.0.0.53:9900", "[::1]", "[::1]:9900"] {
-            assert_eq!(status(Method::GET, "/healthz", host, false), 200, "{host}");
-        }
-        for host in
-            ["", "10.0.0.1", "localhost.evil.example", "127.0.0.1.evil.example", "[::1", "[2001:db8::1]"]
-        {
-            assert_eq!(status(Method::GET, "/healthz", host, false), 403, "{host}");
-        }
-    }
-
-    #[test]
-    fn a_unix_socket_needs_no_name() {
-        let request = AdminRequest {
-            method: &Method::GET,
-            path: "/healthz",
-            host: None,
-            has_origin: false,
-            is_cross_site: false,
-            transport: Transport::Unix,
-        };
-        assert_eq!(respond(&request, &View).status, 200);
-        assert_eq!(respond(&AdminRequest { transport: Transport::Tcp, ..request }, &View).status, 403);
-    }
-
-    #[test]
-    fn a_page_in_a_browser_can_neither_read_nor_reload() {
-        assert_eq!(status(Method::GET, "/metrics", "evil.example:9900", false), 403);
-        assert_eq!(status(Method::POST, "/reload", "localhost", true), 403);
-    }
-}
+mod tests;

@@ -11,7 +11,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config};
 use crate::{demo, explain, server, tls};
 
+mod admin_client;
+mod operate_command;
 mod pki_command;
+mod selector_arguments;
+mod table;
 
 /// A reverse proxy for services that only known machines and people may reach.
 ///
@@ -38,6 +42,8 @@ enum Command {
     /// Runs the code of the gateway itself on a certificate file: the verdict on the chain, every route with the
     /// reason why it does or does not match, the pool, and the headers the origin would get.
     Explain(ExplainArguments),
+    #[command(flatten)]
+    Operate(operate_command::OperateCommand),
     /// A small certificate authority for trials, tests and closed fleets
     #[command(subcommand)]
     Pki(pki_command::PkiCommand),
@@ -108,6 +114,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Run(run) => server::run(&run.config.config, run.upgrade).map_err(|error| error.to_string()),
         Command::Check(argument) => check(&argument),
         Command::Explain(arguments) => explain(arguments),
+        Command::Operate(command) => operate_command::run(command),
         Command::Pki(command) => pki_command::run(command),
         Command::Demo(arguments) => demo::run(&arguments.directory, arguments.port, arguments.prepare_only)
             .map_err(|error| error.to_string()),

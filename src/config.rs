@@ -12,6 +12,7 @@ mod types;
 use std::path::Path;
 
 pub use problem::{ConfigErrors, Problem};
+pub use scalar::Span;
 pub use types::*;
 
 impl Config {

@@ -207,8 +207,7 @@ impl Acceptor {
         let Some(listener) = runtime.listeners.get(self.index) else { return };
         let outcome = handshake::accept(listener, tcp, id, peer, in_flight, &self.telemetry).await;
         let Some(client) = outcome else { return };
-        let connection =
-            Arc::new(Connection::new(id, self.index, peer, client.sni.as_deref(), client.identity.clone()));
+        let connection = Arc::new(Connection::new(id, self.index, peer, &client));
         // The snapshot the client was admitted under is not kept: each request pins its own.
         let generation = runtime.generation;
         drop(runtime);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::UnixTime;
+use crate::admin::Token;
 use crate::config::{ClientAuthMode, Config, ConfigErrors, ListenAddress, ListenerLimits};
 use crate::headers::{Forwarding, IdentityHeaders};
 use crate::listener::contexts::ServerContexts;
@@ -32,6 +33,8 @@ pub struct Runtime {
     pub route_metrics: Vec<Arc<RouteMetrics>>,
     pub identity_headers: IdentityHeaders,
     pub forwarding: Forwarding,
+    /// What whoever asks the admin endpoints over TCP must know.
+    pub admin_token: Option<Arc<Token>>,
     /// Certificates of ours and anchors, for `/certs`.
     pub certificates: Vec<CertificateSummary>,
     /// What is legal but should be looked at.

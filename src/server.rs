@@ -1,6 +1,8 @@
 //! Assembles everything and runs it; the only module that knows all the others.
 
 mod admin_service;
+mod admin_socket;
+mod admin_view;
 mod supervisor;
 
 use std::os::unix::fs::FileTypeExt;
@@ -24,7 +26,9 @@ use crate::reload::{self, FileStates, Reloader};
 use crate::runtime::{Cell, Runtime, Surroundings};
 use crate::telemetry::{LogWriter, Metrics, Telemetry};
 use crate::tls::{self, TicketKeys};
-use admin_service::{AdminService, AdminSocket};
+use admin_service::AdminService;
+use admin_socket::AdminSocket;
+use admin_view::AdminState;
 use supervisor::{Readiness, StopSignals, Supervisor};
 
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +83,8 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
             .map_err(|source| StartError::Upgrade { path: socket.to_owned(), source })?;
     }
     let sockets = sockets(&runtime, upgrade)?;
-    let admin = runtime.config.admin.as_ref();
-    let admin = admin.map(|admin| AdminSocket::bind(&admin.address, upgrade)).transpose()?;
+    let addresses = runtime.config.admin.iter().flat_map(|admin| &admin.addresses);
+    let admin = addresses.map(|address| AdminSocket::bind(address, upgrade)).collect::<Result<_, _>>()?;
     let loaded = Loaded { runtime, files, surroundings, fetcher };
     serve(loaded, telemetry, sockets, admin, upgrade)
 }
@@ -120,7 +124,7 @@ fn serve(
     loaded: Loaded,
     telemetry: Arc<Telemetry>,
     sockets: Vec<Option<BoundSocket>>,
-    admin: Option<AdminSocket>,
+    admin: Vec<AdminSocket>,
     upgrade: bool,
 ) -> Result<(), StartError> {
     let Loaded { runtime, files, surroundings, fetcher } = loaded;
@@ -159,16 +163,20 @@ fn serve(
         move || readiness.started()
     };
     doorkeeper.clone().start(tls::now).map_err(StartError::Thread)?;
-    let edge = Edge::new(cell.clone(), telemetry.clone(), proxy, sockets, open.clone(), doorkeeper, started);
+    let edge =
+        Edge::new(cell.clone(), telemetry.clone(), proxy, sockets, open.clone(), doorkeeper.clone(), started);
     server.add_service(edge);
-    if let Some(admin) = admin {
-        server.add_service(AdminService::new(
-            admin,
-            cell.clone(),
-            reloader.clone(),
-            readiness.clone(),
+    if !admin.is_empty() {
+        let state = AdminState {
+            cell: cell.clone(),
+            reloader: reloader.clone(),
+            telemetry: telemetry.clone(),
+            readiness: readiness.clone(),
+            live: open.clone(),
+            doorkeeper,
             census,
-        ));
+        };
+        server.add_service(AdminService::new(admin, state));
     }
     let mut health = background_service("health", HealthChecker::new(supervisor::pools(cell.clone())));
     health.threads = Some(1);

@@ -1,5 +1,6 @@
 //! What the gateway shows of itself: metrics, one record per connection, one per request.
 
+mod action;
 mod census;
 mod ending;
 mod failure;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use crate::config::{AccessLog, LoggingConfig};
 use crate::listener::connection::Connection;
 
+pub use action::ActionRecord;
 pub use census::{AnchorGauges, Written};
 pub use ending::EndCause;
 pub use failure::HandshakeFailure;
@@ -89,6 +91,11 @@ impl Telemetry {
     /// The record of a connection whose client may no longer be there. Always written: it says who was shown out.
     pub fn ended(&self, record: EndedRecord) {
         self.log.ended(record);
+    }
+
+    /// The record of what an operator did, or of what somebody tried to do. Always written.
+    pub fn action(&self, record: ActionRecord) {
+        self.log.action(record);
     }
 
     /// Whether this request's record is to be written: refusals and errors always, of the others one in N.

@@ -17,6 +17,8 @@ mod fetching;
 mod forwarding;
 #[path = "behaviour/handshake.rs"]
 mod handshake;
+#[path = "behaviour/operating.rs"]
+mod operating;
 #[path = "behaviour/operation.rs"]
 mod operation;
 #[path = "behaviour/relay.rs"]

@@ -469,8 +469,11 @@ pub struct PoolsByFile {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminFile {
-    /// A loopback address with a port, or `unix:PATH`.
-    pub address: String,
+    /// A loopback address with a port, `unix:PATH`, or a list of such.
+    pub address: Strings,
+    /// Holds what must be shown over TCP to change anything or to see clients: 32 characters or more. Others may not read
+    /// it. Default: over TCP none of that is there.
+    pub token_file: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -51,6 +51,7 @@ impl Config {
                 all.push(file.clone());
             }
         }
+        all.extend(self.admin.iter().filter_map(|admin| admin.token_file.clone()));
         all.sort_unstable();
         all.dedup();
         all
@@ -297,7 +298,9 @@ pub enum TargetConfig {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
-    pub address: AdminAddress,
+    pub addresses: Vec<AdminAddress>,
+    /// What whoever asks over TCP must know.
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,6 +14,8 @@ use futures_util::task::AtomicWaker;
 use http::{HeaderName, HeaderValue};
 use pingora_timeout::fast_timeout::fast_timeout;
 
+use super::handshake::Admitted;
+use crate::config::Protocol;
 use crate::fields::Fields;
 use crate::gateway::request::{Ambiguous, normal_host};
 use crate::headers::IdentityHeaders;
@@ -53,6 +55,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     pub sni: Option<Box<str>>,
     pub identity: Option<Arc<ClientIdentity>>,
+    pub tls_version: &'static str,
+    pub protocol: Protocol,
     pub opened: Instant,
     requests: AtomicU32,
     headers: ArcSwapOption<RenderedHeaders>,
@@ -127,19 +131,15 @@ impl Told {
 }
 
 impl Connection {
-    pub fn new(
-        id: ConnectionId,
-        listener: usize,
-        peer: SocketAddr,
-        sni: Option<&str>,
-        identity: Option<Arc<ClientIdentity>>,
-    ) -> Self {
+    pub(super) fn new(id: ConnectionId, listener: usize, peer: SocketAddr, client: &Admitted) -> Self {
         Self {
             id,
             listener,
             peer,
-            sni: sni.map(Box::from),
-            identity,
+            sni: client.sni.as_deref().map(Box::from),
+            identity: client.identity.clone(),
+            tls_version: client.stream.ssl().version_str(),
+            protocol: if client.is_h2 { Protocol::H2 } else { Protocol::Http1 },
             opened: Instant::now(),
             requests: AtomicU32::new(0),
             headers: ArcSwapOption::empty(),

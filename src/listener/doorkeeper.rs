@@ -55,6 +55,27 @@ impl Doorkeeper {
         self.record(&ended);
     }
 
+    /// Ends the connections that are `wanted` because an operator says so. Their clients may come again. How many.
+    pub fn kick(&self, wanted: impl Fn(&Connection) -> bool, grace: Duration, why: &str) -> usize {
+        let (mut count, mut ended) = (0, Vec::new());
+        self.live.visit(|connections| {
+            let wanted =
+                connections.into_iter().filter(|connection| wanted(connection) && !connection.is_cut());
+            for connection in wanted {
+                count += 1;
+                // One that has some time left to end may have less now, but is not counted twice.
+                let is_first = connection.dismiss();
+                self.end(&connection, grace);
+                if is_first {
+                    let dismissal = Dismissal { cause: EndCause::Kicked, detail: why.to_owned() };
+                    ended.push((connection, dismissal));
+                }
+            }
+        });
+        self.record(&ended);
+        count
+    }
+
     /// Starts the thread that sees to what time alone changes.
     pub fn start(self: Arc<Self>, clock: fn() -> UnixTime) -> std::io::Result<()> {
         let watch = move || {

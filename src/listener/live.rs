@@ -139,6 +139,36 @@ impl LiveConnections {
         all
     }
 
+    /// Up to `most` connections that are `wanted`, behind `after` in an order that does not change: whoever asks page by
+    /// page sees each connection once that is open all the while. The second value is true if there are more.
+    pub fn page(
+        &self,
+        after: Option<ConnectionId>,
+        most: usize,
+        wanted: impl Fn(&Connection) -> bool,
+    ) -> (Vec<Arc<Connection>>, bool) {
+        let mut page = Vec::new();
+        // By shard, then by number: what lies before is not even looked at.
+        for shard in &self.admitted[after.map_or(0, shard_of)..] {
+            let is_behind = |id: ConnectionId| {
+                after.is_none_or(|after| (shard_of(id), id.0) > (shard_of(after), after.0))
+            };
+            let open = shard.lock();
+            let behind = open.connections.iter().filter(|(id, _)| is_behind(**id));
+            let mut found: Vec<_> = behind.map(|(_, connection)| connection.clone()).collect();
+            drop(open);
+            found.retain(|connection| wanted(connection));
+            found.sort_unstable_by_key(|connection| connection.id.0);
+            let room = most - page.len();
+            let is_full = found.len() > room;
+            page.extend(found.into_iter().take(room));
+            if is_full {
+                return (page, true);
+            }
+        }
+        (page, false)
+    }
+
     /// Connections whose clients' certificates have expired. Each shard knows when the next one will, so that looking
     /// costs next to nothing while none does.
     pub(super) fn expired(&self, now: UnixTime) -> Vec<Arc<Connection>> {
@@ -161,9 +191,13 @@ impl LiveConnections {
     }
 
     fn shard(&self, id: ConnectionId) -> &Shard {
-        // The numbers are spread evenly: see `ConnectionId::next`.
-        &self.admitted[id.0 as usize >> 16 & (SHARDS - 1)]
+        &self.admitted[shard_of(id)]
     }
+}
+
+/// The numbers are spread evenly: see `ConnectionId::next`.
+fn shard_of(id: ConnectionId) -> usize {
+    id.0 as usize >> 16 & (SHARDS - 1)
 }
 
 /// The last moment at which the client would be let in.

@@ -1,6 +1,7 @@
 //! `Config` → `Runtime`: the one place that reads the files a configuration names.
 
 mod fetched;
+mod operator;
 
 use std::fs::File;
 use std::io::BufReader;
@@ -66,6 +67,8 @@ pub(super) fn load(
     let pools = loader.pools(&config.pools);
     let known: Vec<Arc<str>> = config.pools.iter().map(|pool| pool.name.clone()).collect();
     let routes: Vec<_> = config.routes.iter().filter_map(|route| loader.route(route, &known)).collect();
+    let token_file = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref());
+    let admin_token = token_file.and_then(|file| loader.admin_token(file));
     let identity_headers = match IdentityHeaders::new(&config.identity_headers) {
         Ok(headers) => Some(headers),
         Err(error) => {
@@ -96,6 +99,7 @@ pub(super) fn load(
         routes: RouteTable::build(routes),
         identity_headers,
         forwarding: Forwarding::new(config.trusted_proxies.clone()),
+        admin_token,
         certificates: loader.certificates,
         warnings: loader.warnings,
         config,
@@ -155,7 +159,8 @@ impl Loader<'_> {
                 Some("restart, or upgrade with SIGQUIT, to change sockets"),
             );
         }
-        if new.admin != old.admin {
+        let addresses = |config: &Config| config.admin.as_ref().map(|admin| admin.addresses.clone());
+        if addresses(new) != addresses(old) {
             self.problem(
                 "admin",
                 "the admin address changed".into(),

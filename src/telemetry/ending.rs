@@ -15,17 +15,20 @@ pub enum EndCause {
     CertificateRequired,
     /// Whatever else the policy asks for now.
     NotAdmitted,
+    /// An operator wanted it to end.
+    Kicked,
 }
 
 impl EndCause {
     /// In the order of their counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Revoked,
         Self::RevocationUnknown,
         Self::Expired,
         Self::TrustRemoved,
         Self::CertificateRequired,
         Self::NotAdmitted,
+        Self::Kicked,
     ];
 
     /// The label `cause` of `portcullis_connections_ended_total`.
@@ -37,6 +40,7 @@ impl EndCause {
             Self::TrustRemoved => "trust_removed",
             Self::CertificateRequired => "certificate_required",
             Self::NotAdmitted => "not_admitted",
+            Self::Kicked => "kicked",
         }
     }
 }

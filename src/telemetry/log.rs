@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, LevelFilter};
 
+use super::action::ActionRecord;
 use super::line::Line;
 use super::metrics::Metrics;
 use super::record::{ConnectionRecord, EndedRecord, RequestRecord, bound};
@@ -33,6 +34,7 @@ enum Entry {
     Connection(Box<ConnectionRecord>),
     Request(Box<RequestRecord>),
     Ended(Box<EndedRecord>),
+    Action(Box<ActionRecord>),
     Message { time: SystemTime, level: Level, target: String, text: String },
     Flush(SyncSender<()>),
 }
@@ -71,9 +73,16 @@ impl LogWriter {
         self.send(Entry::Request(Box::new(record)));
     }
 
-    /// Waits a moment for room: many may end at once, and those who end them are no serving threads.
     pub(super) fn ended(&self, record: EndedRecord) {
-        let mut entry = Entry::Ended(Box::new(record));
+        self.send_patiently(Entry::Ended(Box::new(record)));
+    }
+
+    pub(super) fn action(&self, record: ActionRecord) {
+        self.send_patiently(Entry::Action(Box::new(record)));
+    }
+
+    /// Waits a moment for room: many may end at once, and those who end them are no serving threads.
+    fn send_patiently(&self, mut entry: Entry) {
         for _ in 0..PATIENCE {
             match self.queue.try_send(entry) {
                 Err(TrySendError::Full(refused)) => entry = refused,
@@ -244,6 +253,11 @@ fn write_line(entry: &Entry, format: LogFormat, batch: &mut Vec<u8>) {
         }
         Entry::Ended(record) => {
             let mut line = Line::begin(format, record.time, Level::Warn, "connection_ended", batch);
+            record.write(&mut line);
+            line
+        }
+        Entry::Action(record) => {
+            let mut line = Line::begin(format, record.time, record.level(), "admin_action", batch);
             record.write(&mut line);
             line
         }

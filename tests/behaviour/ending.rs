@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::support::open::{OpenConnection, OpenHttp2};
 use crate::support::{Gateway, Origin, Site, eventually};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub const SECOND: Duration = Duration::from_secs(1);
 const WEBSOCKET: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                          Sec-WebSocket-Key: dGVzdA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// Answers at once, but for `/slow` after a while and `/ws` with a WebSocket that echoes.
-fn origin() -> String {
+pub fn origin() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
@@ -48,16 +48,16 @@ fn serve(mut stream: std::net::TcpStream) -> std::io::Result<()> {
 }
 
 /// Connections of one client, of each kind.
-struct Connections {
-    idle: OpenConnection,
-    asking: OpenConnection,
-    websocket: OpenConnection,
-    http2: OpenHttp2,
-    streaming: OpenHttp2,
+pub struct Connections {
+    pub idle: OpenConnection,
+    pub asking: OpenConnection,
+    pub websocket: OpenConnection,
+    pub http2: OpenHttp2,
+    pub streaming: OpenHttp2,
 }
 
 impl Connections {
-    fn open(site: &Site, client: &str) -> Self {
+    pub fn open(site: &Site, client: &str) -> Self {
         let mut idle = OpenConnection::new(site, Some(client));
         assert_eq!(idle.get("/"), 200);
         let mut websocket = OpenConnection::new(site, Some(client));
@@ -70,7 +70,7 @@ impl Connections {
         Self { idle, asking, websocket, http2, streaming }
     }
 
-    fn all_end(&mut self) {
+    pub fn all_end(&mut self) {
         assert!(self.idle.ends_within(SECOND), "an idle connection ends");
         assert!(self.asking.ends_within(SECOND), "one with a request under way is cut");
         assert!(self.websocket.ends_within(SECOND), "a WebSocket is cut");
@@ -78,7 +78,7 @@ impl Connections {
         assert!(self.streaming.ends_within(SECOND), "one with a stream under way is cut");
     }
 
-    fn all_live(&mut self) {
+    pub fn all_live(&mut self) {
         assert_eq!(self.asking.answer(), 200, "its request is answered");
         assert_eq!(self.idle.get("/"), 200);
         self.websocket.send("x");
@@ -92,7 +92,7 @@ fn ended(gateway: &Gateway, cause: &str) -> f64 {
     gateway.metric(&format!("portcullis_connections_ended_total{{cause=\"{cause}\",listener=\"edge\"}}"))
 }
 
-const ROUTES: (&str, &str) = ("routes", "[{ pool: main }]");
+pub const ROUTES: (&str, &str) = ("routes", "[{ pool: main }]");
 
 #[test]
 fn a_revoked_client_is_cut_off_on_all_its_open_connections_and_nobody_else_is() {

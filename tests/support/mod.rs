@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 pub use wire::{Call, Scripted};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+/// What the gateways of the tests want to be shown over TCP, in the file `admin.token`.
+pub const TOKEN: &str = "a-token-that-only-the-tests-know-0123456789";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits for something that must happen, for a bounded time.
@@ -43,6 +45,14 @@ pub fn free_port() -> u16 {
             return start + number;
         }
     }
+}
+
+/// A file that its owner only can read.
+pub fn write_secret(path: &Path, text: &str) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.unwrap().write_all(text.as_bytes()).unwrap();
 }
 
 /// An address that refuses connections for as long as this is held: bound, but nobody listens.
@@ -218,6 +228,7 @@ pub struct Site {
 impl Site {
     pub fn new() -> Self {
         let site = Self { directory: tempfile::tempdir().unwrap(), port: free_port(), admin: free_port() };
+        write_secret(&site.path().join("admin.token"), TOKEN);
         site.pki(&["init", "--common-name", "Test CA"]);
         site.pki(&["issue", "server", "--kind", "server", "--subject", "CN=localhost", "--dns", "localhost"]);
         site.client("sensor-1", "CN=sensor-1,OU=sensors");
@@ -261,7 +272,7 @@ impl Site {
                 "[{ name: sensors, client: { trust: fleet, subject: { OU: sensors } }, pool: main }]".into(),
             ),
             ("identity_headers", "[rfc9440, plain, nginx, xfcc]".into()),
-            ("admin", format!("{{ address: \"127.0.0.1:{}\" }}", self.admin)),
+            ("admin", format!("{{ address: \"127.0.0.1:{}\", token_file: admin.token }}", self.admin)),
             ("server", "{ threads: 1, drain_timeout: 5s }".into()),
         ];
         for (name, text) in extra {
@@ -490,6 +501,7 @@ impl Gateway {
         let url = format!("http://127.0.0.1:{}{path}", self.admin);
         let output = Command::new("curl")
             .args(["-s", "--max-time", "10", "-X", method, "-w", "\n%{http_code}", &url])
+            .args(["-H", &format!("Authorization: Bearer {TOKEN}")])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -23,8 +23,10 @@ impl Builder {
     /// Two sockets that the kernel would not give us both, however differently their addresses are written.
     pub(super) fn check_ports(&mut self, root: &Mapping, admin: Option<&AdminConfig>) {
         let mut taken: Vec<(String, SocketAddr)> = Vec::new();
-        if let Some(AdminConfig { address: AdminAddress::Tcp(address) }) = admin {
-            taken.push(("admin".to_owned(), *address));
+        for address in admin.into_iter().flat_map(|admin| &admin.addresses) {
+            if let AdminAddress::Tcp(address) = address {
+                taken.push(("admin".to_owned(), *address));
+            }
         }
         let texts = root.get("listeners").and_then(Value::as_sequence);
         if texts.map_or(0, Vec::len) + taken.len() > MOST_SOCKETS {
@@ -45,31 +47,50 @@ impl Builder {
     }
 
     pub(super) fn admin(&mut self, file: &AdminFile) -> Option<AdminConfig> {
-        let address = match file.address.strip_prefix("unix:") {
-            Some(path) => Some(AdminAddress::Unix(self.socket_path("admin.address", path))),
-            None => match file.address.parse::<SocketAddr>() {
-                Ok(address) if address.port() > 0 && address.ip().is_loopback() => {
-                    Some(AdminAddress::Tcp(address))
+        let texts: Vec<&str> = file.address.iter().collect();
+        let mut addresses = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let at =
+                if texts.len() == 1 { "admin.address".into() } else { format!("admin.address[{index}]") };
+            match self.admin_address(&at, text) {
+                Some(address) if addresses.contains(&address) => {
+                    self.problem(at, format!("`{text}` is there twice"), None, None);
                 }
-                Ok(address) if address.port() > 0 => {
-                    let hint = "put a proxy of your own in front of it where others must reach it".to_owned();
-                    let found = format!("`{address}` can be reached from other machines");
-                    self.problem(
-                        "admin.address",
-                        found,
-                        Some("a loopback address, or `unix:PATH`"),
-                        Some(hint),
-                    );
-                    None
-                }
-                Ok(_) | Err(_) => {
-                    let found = format!("`{}` is not an address", file.address);
-                    self.problem("admin.address", found, Some("`127.0.0.1:9900` or `unix:PATH`"), None);
-                    None
-                }
-            },
-        };
-        address.map(|address| AdminConfig { address })
+                Some(address) => addresses.push(address),
+                // It is told already.
+                None => return None,
+            }
+        }
+        if addresses.is_empty() {
+            self.problem("admin.address", "there are none", Some("at least one"), None);
+        }
+        let token_file = file.token_file.as_deref().map(|text| self.path(text));
+        if token_file.is_some() && !addresses.iter().any(|address| matches!(address, AdminAddress::Tcp(_))) {
+            let found = "nobody would be asked for it: over a Unix socket no token is needed";
+            self.problem("admin.token_file", found, Some("a loopback address among `admin.address`"), None);
+        }
+        Some(AdminConfig { addresses, token_file })
+    }
+
+    fn admin_address(&mut self, at: &str, text: &str) -> Option<AdminAddress> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Some(AdminAddress::Unix(self.socket_path(at, path)));
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() > 0 && address.ip().is_loopback() => {
+                return Some(AdminAddress::Tcp(address));
+            }
+            Ok(address) if address.port() > 0 => {
+                let hint = "put a proxy of your own in front of it where others must reach it".to_owned();
+                let found = format!("`{address}` can be reached from other machines");
+                self.problem(at, found, Some("a loopback address, or `unix:PATH`"), Some(hint));
+            }
+            Ok(_) | Err(_) => {
+                let found = format!("`{text}` is not an address");
+                self.problem(at, found, Some("`127.0.0.1:9900` or `unix:PATH`"), None);
+            }
+        }
+        None
     }
 
     /// The kernel takes no longer path (`unix(7)`), and an empty one would be the directory.

@@ -1,0 +1,189 @@
+//! What the admin endpoints show and do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::supervisor::Readiness;
+use crate::UnixTime;
+use crate::admin::{Action, AdminView, Caller, Candidate, Page, Selector, Token};
+use crate::census::Census;
+use crate::config::Protocol;
+use crate::listener::connection::{Connection, ConnectionId, Progress};
+use crate::listener::{Doorkeeper, LiveConnections};
+use crate::reload::Reloader;
+use crate::runtime::{Cell, Runtime};
+use crate::telemetry::{ActionRecord, Telemetry};
+
+/// What they look at.
+pub struct AdminState {
+    pub cell: Arc<Cell>,
+    pub reloader: Arc<Reloader>,
+    pub telemetry: Arc<Telemetry>,
+    pub readiness: Arc<Readiness>,
+    pub live: Arc<LiveConnections>,
+    pub doorkeeper: Arc<Doorkeeper>,
+    pub census: Arc<Census>,
+}
+
+/// The endpoints as one caller has them. Everything may take a while: never on a serving thread.
+pub struct Admin<'a> {
+    pub state: &'a AdminState,
+    pub caller: Caller,
+}
+
+impl AdminView for Admin<'_> {
+    fn token(&self) -> Option<Arc<Token>> {
+        self.state.cell.load().admin_token.clone()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state.readiness.is_ready()
+    }
+
+    fn metrics(&self) -> String {
+        self.state.census.metrics(&self.state.cell.load().trust)
+    }
+
+    fn status(&self) -> Value {
+        let runtime = self.state.cell.load();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "ready": self.is_ready(),
+            "uptime_seconds": self.state.reloader.surroundings().started.elapsed().as_secs(),
+            "configuration": {
+                "file": runtime.config.file.display().to_string(),
+                "generation": runtime.generation,
+                "loaded_at": jiff::Timestamp::try_from(runtime.loaded_at).map(|time| time.to_string()).ok(),
+                "stale_because": self.state.reloader.last_error(),
+                "warnings": runtime.warnings,
+            },
+            "listeners": runtime.listeners.iter().map(|listener| {
+                let (full, resumed, failed) = listener.metrics.handshakes();
+                json!({
+                    "name": &*listener.name,
+                    "address": listener.address.to_string(),
+                    "demands_certificate": listener.demands_certificate(),
+                    "open_connections": listener.metrics.open_connections(),
+                    "handshakes": { "full": full, "resumed": resumed, "failed": failed },
+                })
+            }).collect::<Vec<_>>(),
+            "trust": runtime.trust.iter().map(|domain| json!({
+                "name": &**domain.name(),
+                "anchors": domain.anchors().len(),
+                "revoked": domain.revoked(),
+            })).collect::<Vec<_>>(),
+            "pools": runtime.pools.iter().map(|pool| json!({
+                "name": &**pool.name(),
+                "endpoints": pool.endpoints().iter().map(|endpoint| json!({
+                    "address": &**endpoint.address(),
+                    "available": endpoint.is_available(),
+                    "in_flight": endpoint.in_flight(),
+                })).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+            "routes": runtime.routes.routes().len(),
+        })
+    }
+
+    fn certificates(&self) -> Value {
+        let runtime = self.state.cell.load();
+        runtime
+            .certificates
+            .iter()
+            .map(|certificate| {
+                json!({
+                    "kind": certificate.kind,
+                    "name": &*certificate.name,
+                    "subject": certificate.subject,
+                    "not_after": moment(certificate.not_after),
+                })
+            })
+            .collect()
+    }
+
+    fn census(&self) -> Value {
+        self.state.census.report(&self.state.cell.load().trust)
+    }
+
+    fn connections(&self, selector: &Selector, page: &Page) -> Value {
+        let runtime = self.state.cell.load_full();
+        let after = page.after.map(|number| ConnectionId(number.0));
+        let wanted = |connection: &Connection| is_wanted(selector, &runtime, connection);
+        let (connections, has_more) = self.state.live.page(after, page.limit, wanted);
+        let last = connections.last().filter(|_| has_more);
+        json!({
+            "connections": connections.iter().map(|it| describe(&runtime, it)).collect::<Vec<_>>(),
+            "next": last.map(|connection| format!("{:016x}", connection.id.0)),
+            "open": self.state.live.count(),
+        })
+    }
+
+    fn reload(&self) -> Result<u64, String> {
+        self.state.reloader.reload()
+    }
+
+    fn kick(&self, selector: &Selector, grace: Duration, reason: Option<&str>) -> usize {
+        let runtime = self.state.cell.load_full();
+        let wanted = |connection: &Connection| is_wanted(selector, &runtime, connection);
+        let why = format!("an operator ended it: {}", reason.unwrap_or("no reason was given"));
+        self.state.doorkeeper.kick(wanted, grace, &why)
+    }
+
+    fn record(&self, action: Action) {
+        self.state.telemetry.action(ActionRecord::new(self.caller, action));
+    }
+}
+
+fn is_wanted(selector: &Selector, runtime: &Runtime, connection: &Connection) -> bool {
+    let listener = runtime.listeners.get(connection.listener);
+    selector.matches(&Candidate {
+        connection: connection.id.0,
+        listener: listener.map_or("", |listener| &*listener.name),
+        address: connection.peer.ip(),
+        identity: connection.identity.as_deref(),
+    })
+}
+
+fn describe(runtime: &Runtime, connection: &Connection) -> Value {
+    let listener = runtime.listeners.get(connection.listener);
+    let identity = connection.identity.as_deref().map(|identity| {
+        let certificate = identity.certificate();
+        json!({
+            "subject": certificate.subject().to_string(),
+            "issuer": certificate.issuer().to_string(),
+            "serial": certificate.serial().to_string(),
+            "fingerprint": certificate.fingerprint().to_string(),
+            "key_fingerprint": certificate.key_fingerprint().to_string(),
+            "not_after": moment(certificate.not_after()),
+            "trust_domain": &**identity.trust_domain(),
+            "anchor": identity.anchor().subject,
+            "valid_until": moment(identity.valid_until()),
+        })
+    });
+    json!({
+        "id": format!("{:016x}", connection.id.0),
+        "listener": listener.map(|listener| &*listener.name),
+        "peer": connection.peer.to_string(),
+        "sni": connection.sni.as_deref(),
+        "since": since(connection.opened),
+        "tls_version": connection.tls_version,
+        "protocol": match connection.protocol {
+            Protocol::H2 => "h2",
+            Protocol::Http1 => "http/1.1",
+        },
+        "requests": connection.requests(),
+        "ending": connection.progress() > Progress::Open,
+        "client": identity,
+    })
+}
+
+/// RFC 3339, UTC; `None` for what is on no calendar.
+fn moment(time: UnixTime) -> Option<String> {
+    jiff::Timestamp::from_second(time).ok().map(|time| time.to_string())
+}
+
+fn since(opened: Instant) -> Option<String> {
+    let opened = SystemTime::now().checked_sub(opened.elapsed())?;
+    jiff::Timestamp::try_from(opened).ok().map(|time| format!("{time:.3}"))
+}
