@@ -44,7 +44,10 @@ pub fn schema() -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::trust::FaultKind;
 
     const GOOD: &str = r#"
 version: 1
@@ -177,6 +180,49 @@ lisners: 1
             assert!(error.contains(&format!("1 problem\n  {at}: ")), "{to}: {error}");
         }
         assert!(parse(&GOOD.replace(route, "client: verified")).is_ok());
+    }
+
+    #[test]
+    fn a_trust_domain_lets_in_whom_a_route_for_its_clients_accepts() {
+        let two = GOOD
+            .replace("{ fleet: { anchors: ca.crt } }", "{ fleet: { anchors: a }, staff: { anchors: b } }")
+            .replace("trust: [fleet] }", "trust: [fleet, staff] }");
+        let spans = |routes: &str| {
+            let config = parse(&two.replace("routes: [", &format!("routes: [{routes}"))).unwrap();
+            let of = |kind| {
+                config.trust.iter().map(move |trust| {
+                    trust.policy.quarantine.spans(kind).iter().map(Duration::as_secs).collect::<Vec<_>>()
+                })
+            };
+            of(FaultKind::Expired).chain(of(FaultKind::RevocationStale)).collect::<Vec<_>>()
+        };
+        let none = Vec::new;
+        assert_eq!(spans(""), [none(), none(), none(), none()], "off unless configured");
+        let fleet = "{ client: { trust: fleet }, accepts: [{ expired_within: 2m }, { revocation_stale_within: 1h }], pool: main },";
+        assert_eq!(spans(fleet), [vec![120], none(), vec![3600], none()]);
+        let all = "{ accepts: [{ expired_within: 1m }], pool: main }, { client: anyone, accepts: [{ expired_within: 3m }], pool: main },";
+        assert_eq!(spans(&format!("{fleet}{all}")), [vec![60, 120, 180], vec![60, 180], vec![3600], none()]);
+        for (accepts, told) in [
+            ("[]", "routes[0].accepts: it is empty"),
+            ("[{}]", "routes[0].accepts[0]: it names no fault"),
+            ("[{ expired_within: 0d }]", "`0d` is not a duration"),
+            ("[{ expired: 1d }]", "routes[0].accepts[0].expired: unknown field `expired`"),
+            (
+                "[{ expired_within: 1d }, { expired_within: 2d }]",
+                "routes[0].accepts[1].expired_within: it is there twice",
+            ),
+            ("~", "routes[0].accepts: nothing stands here"),
+            ("expired", "routes[0].accepts"),
+        ] {
+            let route = format!("routes: [{{ accepts: {accepts}, pool: main }}, ");
+            let error = parse(&two.replace("routes: [", &route)).unwrap_err();
+            assert!(error.contains(told), "{accepts}: {error}");
+        }
+        let anonymous = two.replace(
+            "routes: [",
+            "routes: [{ client: anonymous, accepts: [{ expired_within: 1d }], pool: main }, ",
+        );
+        assert!(parse(&anonymous).unwrap_err().contains("routes[0].accepts: clients without a certificate"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::fields::Fields;
 use crate::gateway::request;
 use crate::route::{Decision, RequestView, RouteOutcome, RouteTrace};
 use crate::runtime::{ListenerRuntime, Runtime};
-use crate::trust::ClientIdentity;
+use crate::trust::{ClientIdentity, Standing};
 
 /// What is asked.
 pub struct Question {
@@ -63,6 +63,7 @@ struct IdentityView {
     fingerprint: String,
     trust_domain: Arc<str>,
     anchor: String,
+    standing: Standing,
 }
 
 pub fn explain(runtime: &Runtime, question: &Question, now: UnixTime) -> Result<Answer, ExplainError> {
@@ -137,7 +138,15 @@ fn judge(
     let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
     for (domain, verdict) in trust.explain(&chain, now) {
         let verdict = match verdict {
-            Ok(identity) => Ok(format!("believed, vouched for by `{}`", identity.anchor().subject)),
+            Ok(identity) => Ok(match identity.standing().fault() {
+                None => format!("believed, vouched for by `{}`", identity.anchor().subject),
+                Some(fault) => format!(
+                    "believed for routes that accept it only ({}: its {}), vouched for by `{}`",
+                    fault.kind.as_str(),
+                    fault.kind.sentence(),
+                    identity.anchor().subject
+                ),
+            }),
             Err(rejection) => Err(format!("{}: {}", rejection.reason.as_str(), rejection.detail)),
         };
         answer.verdicts.push((domain, verdict));
@@ -152,6 +161,7 @@ fn judge(
                 fingerprint: certificate.fingerprint().to_string(),
                 trust_domain: identity.trust_domain().clone(),
                 anchor: identity.anchor().subject.clone(),
+                standing: identity.standing(),
             });
             (Some(identity), answer)
         }
@@ -222,6 +232,7 @@ impl Answer {
                 "fingerprint": identity.fingerprint,
                 "trust_domain": &*identity.trust_domain,
                 "anchor": identity.anchor,
+                "standing": identity.standing.to_string(),
             })),
             "routes": self.routes.iter().map(|trace| match &trace.outcome {
                 RouteOutcome::Matched => json!({ "route": &*trace.route, "matched": true }),
@@ -255,6 +266,9 @@ impl fmt::Display for Answer {
                 writeln!(f, "  serial      {}", identity.serial)?;
                 writeln!(f, "  fingerprint {}", identity.fingerprint)?;
                 writeln!(f, "  trusted by  `{}` through `{}`", identity.trust_domain, identity.anchor)?;
+                if let Some(fault) = identity.standing.fault() {
+                    writeln!(f, "  quarantined {}", fault.kind.sentence())?;
+                }
             }
             None => writeln!(f, "client without a certificate")?,
         }

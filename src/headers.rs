@@ -21,6 +21,15 @@ pub use forwarding::{DROPPED, Forwarding};
 pub use prefix::{Prefix, PrefixError};
 pub use spec::{HeaderPreset, HeaderSpecError, IdentityHeaderSpec, NamedHeader};
 
+/// Says what is wrong with a client in quarantine. Not one of the configured headers: whoever gets such clients must hear
+/// of it. Clients can send none of this name, which is one of the well-known family.
+const STANDING: &str = "client-cert-standing";
+
+fn standing(identity: &ClientIdentity) -> Option<(HeaderName, HeaderValue)> {
+    let fault = identity.standing().fault()?;
+    Some((HeaderName::from_static(STANDING), HeaderValue::from_static(fault.kind.as_str())))
+}
+
 /// The headers that origins get, and those that clients may not send.
 #[derive(Debug)]
 pub struct IdentityHeaders {
@@ -53,7 +62,9 @@ impl IdentityHeaders {
             let value = field.value(identity)?;
             Some((name.clone(), HeaderValue::from_str(&value).ok()?))
         };
-        self.headers.iter().filter_map(header).collect()
+        let told = |(name, _): &(HeaderName, IdentityField)| name.as_str() == STANDING;
+        let standing = (!self.headers.iter().any(told)).then(|| standing(identity?)).flatten();
+        self.headers.iter().filter_map(header).chain(standing).collect()
     }
 
     /// The headers that an origin may get.

@@ -1,5 +1,6 @@
 //! Routes: identity and request to decision. The first route that matches wins; no match is a refusal.
 
+mod accepts;
 mod client;
 mod identity_key;
 mod identity_table;
@@ -15,6 +16,7 @@ use crate::trust::ClientIdentity;
 use index::Index;
 use miss::{Misses, StopAtFirst};
 
+pub use accepts::Accepts;
 pub use client::{ClientMatch, ClientRule, SanMatch, SerialMatch};
 pub use identity_key::{IdentityKey, KeyError};
 pub use identity_table::{IdentityTable, TableError};
@@ -24,6 +26,8 @@ pub use request::{RequestRule, RequestView};
 #[derive(Debug)]
 pub struct Route {
     pub name: Arc<str>,
+    /// What may be wrong with a client.
+    pub accepts: Accepts,
     pub client: ClientRule,
     pub request: RequestRule,
     pub target: Target,
@@ -150,6 +154,7 @@ impl Route {
         request: &RequestView<'_>,
         misses: &mut impl Misses,
     ) -> miss::Checked {
+        self.accepts.check(identity, misses)?;
         self.client.check(identity, misses)?;
         self.request.check(request, misses)
     }

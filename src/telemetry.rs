@@ -12,6 +12,7 @@ mod log;
 mod metrics;
 #[cfg(target_os = "linux")]
 mod process;
+mod quarantine;
 mod record;
 mod shown;
 mod tally;
@@ -33,6 +34,7 @@ pub use handles::{
 };
 pub use log::LogWriter;
 pub use metrics::Metrics;
+pub use quarantine::Went;
 pub use record::{ConnectionRecord, EndedRecord, RequestRecord};
 
 /// Where the serving threads report to. Nothing here blocks or waits.

@@ -17,6 +17,7 @@ mod policy;
 mod review;
 mod revocation;
 mod set;
+mod standing;
 mod verdict;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub use policy::{OnExpiry, TrustPolicy, Usage, WhenStale};
 pub use review::{Lapse, Review};
 pub use revocation::{AwaitedList, RevocationEntry, RevocationError, RevocationList, RevocationReason};
 pub use set::TrustSet;
+pub use standing::{Fault, FaultKind, Quarantine, Standing};
 pub use verdict::{Rejection, RejectionReason};
 
 /// A named set of trust anchors, who of their clients is revoked, and how much a client may present.
@@ -203,22 +205,33 @@ impl TrustDomain {
             .certificates
             .iter()
             .flat_map(|anchor| memory::changes_of_validity(anchor.not_before(), anchor.not_after()));
-        anchors.chain(self.revoked.changes(self.policy.when_stale))
+        let when_stale = self.policy.when_stale;
+        let beliefs = [when_stale].into_iter().chain(self.policy.quarantine.beliefs(when_stale));
+        anchors.chain(beliefs.flat_map(|belief| self.revoked.changes(belief)))
     }
 
     /// The verdict on a chain. Every way in which it can end is a [`RejectionReason`].
     fn verify(&self, presented: &Presented, now: UnixTime) -> Result<ClientIdentity, Rejection> {
         self.check_size(presented)?;
-        let mut worst: Option<Rejection> = None;
+        let (mut worst, mut quarantined) = (None, None);
         for store in &self.stores {
             let rejection = match path::find(store, presented) {
                 Ok(found) => match self.judge(presented, &found, now) {
-                    Ok(identity) => return Ok(identity),
+                    Ok(identity) if identity.standing().is_good() => return Ok(identity),
+                    Ok(identity) => {
+                        quarantined = quarantined.or(Some(identity));
+                        continue;
+                    }
                     Err(rejection) => rejection,
                 },
                 Err(failure) => self.explain(presented, &failure),
             };
             worst = Some(Rejection::more_telling(worst, rejection));
+        }
+        // Its only fault, by whatever path: one by which it is revoked is another one.
+        let is_revoked = |worst: &Rejection| worst.reason == RejectionReason::Revoked;
+        if let Some(identity) = quarantined.filter(|_| !worst.as_ref().is_some_and(is_revoked)) {
+            return Ok(identity);
         }
         // A domain always has a store; without one nobody is believed.
         Err(worst
@@ -239,14 +252,15 @@ impl TrustDomain {
     ) -> Result<ClientIdentity, Rejection> {
         let reject = |(reason, detail)| self.reject(presented, reason, detail);
         let (path, anchor) = self.resolve(presented, found).map_err(reject)?;
-        path.check(&self.policy, &self.revoked, now).map_err(reject)?;
+        let standing = path.standing(&self.policy, &self.revoked, now).map_err(reject)?;
         Ok(ClientIdentity::new(
             self.name.clone(),
             self.anchors[anchor].clone(),
             path.leaf.clone(),
             path.intermediates.iter().map(|certificate| certificate.der().to_vec()).collect(),
             presented.besides(&path.intermediates),
-            path.certificates().map(Certificate::not_after).min().unwrap_or(now),
+            standing,
+            path.valid_until(standing),
         ))
     }
 

@@ -21,6 +21,8 @@ mod handshake;
 mod operating;
 #[path = "behaviour/operation.rs"]
 mod operation;
+#[path = "behaviour/quarantine.rs"]
+mod quarantine;
 #[path = "behaviour/relay.rs"]
 mod relay;
 #[path = "behaviour/resumption.rs"]

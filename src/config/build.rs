@@ -97,6 +97,7 @@ impl Builder {
             .into_iter()
             .filter_map(|(index, at, file)| self.route(index, &at, file))
             .collect();
+        Self::open_quarantine(&mut trust, &routes);
         self.unique(&root, "listeners", "name");
         self.unique(&root, "listeners", "address");
         self.unique(&root, "routes", "name");

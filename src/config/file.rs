@@ -378,10 +378,23 @@ pub struct RouteFile {
     pub name: Option<String>,
     /// Default: any verified client.
     pub client: Option<ClientFile>,
+    /// Clients with which only this is wrong may come in for this route, and for no route that does not accept it.
+    /// Default: none, the handshake refuses them.
+    pub accepts: Option<Vec<AcceptsFile>>,
     #[serde(default)]
     pub request: RequestFile,
     pub pool: Option<String>,
     pub pools_by: Option<PoolsByFile>,
+}
+
+/// One fault.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptsFile {
+    /// The client's own certificate expired no longer ago than this.
+    pub expired_within: Option<Span>,
+    /// A revocation list about it is past its nextUpdate by no more than this.
+    pub revocation_stale_within: Option<Span>,
 }
 
 #[derive(Debug, JsonSchema)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use crate::headers::{IdentityHeaderSpec, Prefix};
-use crate::route::{ClientRule, IdentityKey, RequestRule};
+use crate::route::{Accepts, ClientRule, IdentityKey, RequestRule};
 use crate::trust::TrustPolicy;
 
 /// Everything a gateway does.
@@ -283,6 +283,7 @@ pub enum HostHeader {
 #[derive(Debug, Clone)]
 pub struct RouteConfig {
     pub name: Arc<str>,
+    pub accepts: Accepts,
     pub client: ClientRule,
     pub request: RequestRule,
     pub target: TargetConfig,

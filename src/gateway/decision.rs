@@ -4,6 +4,7 @@ use super::refusal::Refusal;
 use crate::listener::connection::Connection;
 use crate::route::{Decision, RequestView};
 use crate::runtime::Runtime;
+use crate::trust::Standing;
 use crate::upstream::PoolId;
 
 /// What became of a request whose head could be read in one way only.
@@ -36,6 +37,10 @@ pub fn decide(runtime: &Runtime, connection: &Connection, request: &RequestView<
         Decision::NotInTable { route_index, .. } => {
             Decided { route: Some(route_index), pool: Err(Refusal::NotInTable) }
         }
-        Decision::NoRoute => Decided::refused(Refusal::NoRoute),
+        Decision::NoRoute => {
+            let standing = connection.identity.as_ref().map(|identity| identity.standing());
+            let is_good = standing.is_none_or(Standing::is_good);
+            Decided::refused(if is_good { Refusal::NoRoute } else { Refusal::Quarantined })
+        }
     }
 }

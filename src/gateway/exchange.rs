@@ -8,7 +8,7 @@ use http::Method;
 use super::refusal::Refusal;
 use crate::listener::connection::Connection;
 use crate::runtime::Pinned;
-use crate::telemetry::{RequestRecord, Telemetry};
+use crate::telemetry::{RequestRecord, Telemetry, Went};
 use crate::trust::ClientIdentity;
 use crate::upstream::{Endpoint, EndpointId, Patience, PoolId, UpstreamPool};
 
@@ -163,6 +163,10 @@ impl Exchange {
         let route = self.route.and_then(|index| self.runtime.route_metrics.get(index));
         if let Some(refusal) = self.refusal {
             telemetry.metrics.refused(refusal.as_str());
+        }
+        if let Some(fault) = self.identity().and_then(|identity| identity.standing().fault()) {
+            let went = if self.pool.is_some() { Went::Forwarded } else { Went::Refused };
+            telemetry.metrics.quarantine.request(fault.kind, went);
         }
         match route {
             Some(route) => route.request(status, duration),

@@ -13,6 +13,8 @@ pub enum Refusal {
     BadRequest,
     /// No route allows it.
     NoRoute,
+    /// Something is wrong with the client, and no route that accepts it matches.
+    Quarantined,
     /// The route's identity table does not have this client.
     NotInTable,
     /// The host of the request is not the server the TLS session was made with.
@@ -32,6 +34,7 @@ impl Refusal {
         match self {
             Self::BadRequest => "bad_request",
             Self::NoRoute => "no_route",
+            Self::Quarantined => "quarantined",
             Self::NotInTable => "not_in_table",
             Self::Misdirected => "misdirected",
             Self::NoEndpoint => "no_endpoint",
@@ -46,7 +49,7 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
-            Self::NoRoute | Self::NotInTable => 403,
+            Self::NoRoute | Self::Quarantined | Self::NotInTable => 403,
             Self::Misdirected => 421,
             Self::NoEndpoint => 503,
             Self::ConnectFailed | Self::UpstreamFailed => 502,

@@ -10,8 +10,11 @@ use crate::trust::ClientIdentity;
 /// What a header can say about a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityField {
-    /// `SUCCESS`, or `NONE` without an identity: the one field that is never missing.
+    /// `SUCCESS`, `FAILED:reason` for a client in quarantine, or `NONE` without an identity, as nginx has it: the one
+    /// field that is never missing.
     Verified,
+    /// `good`, or what is wrong with a client in quarantine.
+    Standing,
     /// RFC 4514.
     Subject,
     SubjectAttribute(AttributeKind),
@@ -57,8 +60,9 @@ pub enum SanType {
 pub struct FieldError(pub String);
 
 /// Fields and how they are written, but for the attributes.
-const NAMED: [(&str, IdentityField); 18] = [
+const NAMED: [(&str, IdentityField); 19] = [
     ("verified", IdentityField::Verified),
+    ("standing", IdentityField::Standing),
     ("subject", IdentityField::Subject),
     ("issuer", IdentityField::Issuer),
     ("serial", IdentityField::Serial),
@@ -107,7 +111,10 @@ impl IdentityField {
     /// `None` where the client does not have it. Always visible ASCII and inner spaces.
     pub(super) fn value(&self, identity: Option<&ClientIdentity>) -> Option<String> {
         match (self, identity) {
-            (Self::Verified, Some(_)) => Some("SUCCESS".to_owned()),
+            (Self::Verified, Some(identity)) => Some(match identity.standing().fault() {
+                None => "SUCCESS".to_owned(),
+                Some(fault) => format!("FAILED:{}", fault.kind.sentence()),
+            }),
             (Self::Verified, None) => Some("NONE".to_owned()),
             (_, None) => None,
             (field, Some(identity)) => field.of(identity),
@@ -119,6 +126,7 @@ impl IdentityField {
         let names = certificate.subject_alternative_names();
         Some(match self {
             Self::Verified => return None,
+            Self::Standing => identity.standing().to_string(),
             Self::Subject => encode::text(&certificate.subject().to_string()),
             Self::SubjectAttribute(kind) => return attribute(certificate.subject(), kind),
             Self::Issuer => encode::text(&certificate.issuer().to_string()),

@@ -39,7 +39,7 @@ pub enum IdentityHeaderSpec {
 #[serde(deny_unknown_fields)]
 pub struct NamedHeader {
     pub header: String,
-    /// `verified`, `subject`, `subject.CN` (or another attribute), `issuer`, `issuer.CN`, `serial`, `fingerprint`,
+    /// `verified`, `standing`, `subject`, `subject.CN` (or another attribute), `issuer`, `issuer.CN`, `serial`, `fingerprint`,
     /// `key_fingerprint`, `san`, `san.dns`, `san.email`, `san.uri`, `san.ip`, `trust_domain`, `anchor`, `not_before`,
     /// `not_after`, `certificate`, `certificate_chain`, `certificate_pem`, or `xfcc`.
     pub field: String,

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::certificate::Certificate;
 use crate::route::sample::Sample;
+use crate::trust::{Fault, FaultKind};
 
 fn headers(preset: HeaderPreset) -> IdentityHeaders {
     IdentityHeaders::new(&[IdentityHeaderSpec::Preset(preset)]).unwrap()
@@ -33,6 +34,40 @@ fn decoded(text: &str) -> String {
 
 fn value<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+}
+
+#[test]
+fn what_is_wrong_with_a_client_is_told_whatever_is_configured_and_nobody_is_told_success() {
+    let fault = |kind| Fault { kind, within: std::time::Duration::from_secs(1) };
+    let sample = Sample::new().subject("CN", "a");
+    for (kind, word, verify) in [
+        (FaultKind::Expired, "expired", "FAILED:certificate has expired"),
+        (FaultKind::RevocationStale, "revocation_stale", "FAILED:revocation list is stale"),
+    ] {
+        let identity = sample.identity("fleet").quarantined(fault(kind));
+        for preset in [HeaderPreset::Rfc9440, HeaderPreset::Xfcc, HeaderPreset::Nginx, HeaderPreset::Plain] {
+            let told = rendered(preset, Some(&identity));
+            assert_eq!(value(&told, "client-cert-standing"), Some(word), "{preset:?}");
+            assert!(!told.iter().any(|(_, value)| value == "SUCCESS"), "{told:?}");
+        }
+        assert_eq!(value(&rendered(HeaderPreset::Plain, Some(&identity)), "x-client-verify"), Some(verify));
+        assert_eq!(
+            value(&rendered(HeaderPreset::Nginx, Some(&identity)), "x-ssl-client-verify"),
+            Some(verify)
+        );
+        // Under a name of one's own, or under this one, once.
+        for (header, count) in [("X-Standing", 2), ("Client-Cert-Standing", 1)] {
+            let headers = IdentityHeaders::new(&[named(header, "standing")]).unwrap();
+            let told = headers.render(Some(&identity));
+            assert!(told.len() == count && told.iter().all(|(_, value)| value == word), "{told:?}");
+        }
+    }
+    assert_eq!(field("standing", &sample).as_deref(), Some("good"));
+    assert!(
+        value(&rendered(HeaderPreset::Plain, Some(&sample.identity("fleet"))), "client-cert-standing")
+            .is_none()
+    );
+    assert!(headers(HeaderPreset::Plain).is_reserved("Client_Cert-STANDING"));
 }
 
 #[test]

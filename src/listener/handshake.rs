@@ -55,6 +55,10 @@ pub(super) async fn accept(
                 if admitted.stream.ssl().session_reused() { Resumption::Resumed } else { Resumption::Full };
             let version = TlsVersion::from_name(admitted.stream.ssl().version_str());
             listener.metrics.handshake_succeeded(resumption, version, record.duration);
+            let standing = admitted.identity.as_ref().and_then(|identity| identity.standing().fault());
+            if let Some(fault) = standing {
+                listener.metrics.handshake_quarantined(fault.kind);
+            }
             telemetry.connection(record);
             Some(admitted)
         }

@@ -1,6 +1,7 @@
 //! Routes as a whole: deciding, explaining, and the index that must not change what is decided.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
@@ -11,6 +12,7 @@ use super::*;
 use crate::certificate::{AttributeKind, Certificate};
 use crate::fields::Fields;
 use crate::pattern::{Pattern, PatternKind, PatternSpec};
+use crate::trust::{Fault, FaultKind};
 
 fn pattern(text: &str) -> Pattern {
     Pattern::parse(&PatternSpec::Text(text.into())).unwrap()
@@ -30,6 +32,7 @@ fn subject(key: &str, texts: &[&str]) -> ClientMatch {
 
 fn route(name: &str, client: ClientMatch, request: RequestRule) -> Route {
     Route {
+        accepts: Accepts::default(),
         name: name.into(),
         client: ClientRule::Verified(client),
         request,
@@ -422,21 +425,84 @@ fn any_sample() -> impl Strategy<Value = Sample> {
     )
 }
 
+fn any_span() -> impl Strategy<Value = Duration> {
+    (1..4_u64).prop_map(Duration::from_secs)
+}
+
+fn any_fault() -> impl Strategy<Value = Fault> {
+    (select(FaultKind::ALL.to_vec()), any_span()).prop_map(|(kind, within)| Fault { kind, within })
+}
+
+fn any_accepts() -> impl Strategy<Value = Accepts> {
+    let span = || proptest::option::weighted(0.3, any_span());
+    (span(), span()).prop_map(|(expired_within, revocation_stale_within)| Accepts {
+        expired_within,
+        revocation_stale_within,
+    })
+}
+
+#[test]
+fn a_client_with_a_fault_matches_no_route_that_does_not_accept_it_whatever_the_order() {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let accepting =
+        |accepts| Route { accepts, ..route("renewal", ClientMatch::default(), RequestRule::default()) };
+    let expired = |days: Duration| Fault { kind: FaultKind::Expired, within: days };
+    let renewal = || accepting(Accepts { expired_within: Some(days(30)), ..Accepts::default() });
+    let ordinary = || route("ordinary", ClientMatch::default(), RequestRule::default());
+    let anyone = || Route { name: "anyone".into(), ..request_route(RequestRule::default()) };
+    let of = |routes: Vec<Route>, identity: &ClientIdentity| {
+        let table = RouteTable::build(routes);
+        let sent = asked();
+        let decided = match table.decide(Some(identity), &sent.view()) {
+            Decision::Pool { route, .. } => Some(route.name.to_string()),
+            _ => None,
+        };
+        let told =
+            table.explain(Some(identity), &sent.view()).into_iter().find_map(|trace| match trace.outcome {
+                RouteOutcome::Missed(reasons) => Some(reasons.join("; ")),
+                RouteOutcome::Matched => None,
+            });
+        (decided, told.unwrap_or_default())
+    };
+    let client = || Sample::new().subject("CN", "a").identity("fleet");
+    let late = client().quarantined(expired(days(30)));
+    for routes in [vec![ordinary(), anyone(), renewal()], vec![renewal(), anyone(), ordinary()]] {
+        assert_eq!(of(routes, &late).0.as_deref(), Some("renewal"));
+    }
+    let (decided, told) = of(vec![ordinary(), anyone()], &late);
+    assert_eq!(decided, None);
+    assert_eq!(told, "the client is quarantined: its certificate has expired, which it does not accept");
+    // For longer than the route accepts, and with another fault.
+    let later = client().quarantined(expired(days(60)));
+    let (decided, told) = of(vec![renewal()], &later);
+    assert_eq!((decided, told.contains("for longer than it accepts")), (None, true), "{told}");
+    let stale = client().quarantined(Fault { kind: FaultKind::RevocationStale, within: days(1) });
+    assert_eq!(of(vec![renewal()], &stale).0, None);
+    // The twin: nothing is wrong, and every route is open.
+    assert_eq!(of(vec![ordinary()], &client()).0.as_deref(), Some("ordinary"));
+    assert_eq!(of(vec![renewal()], &client()).0.as_deref(), Some("renewal"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn the_index_decides_as_a_scan_of_all_routes_would(
-        rules in proptest::collection::vec((any_client(), any_request_rule()), 0..20),
+        rules in proptest::collection::vec((any_client(), any_request_rule(), any_accepts()), 0..20),
         sample in proptest::option::of(any_sample()),
+        fault in proptest::option::weighted(0.3, any_fault()),
         domain in select(vec!["fleet", "staff"]),
         (host, path, method) in (select(HOSTS), select(PATHS), select(vec![Method::GET, Method::PUT])),
     ) {
-        let routes = rules.into_iter().enumerate().map(|(number, (client, request))| {
-            Route { client, ..route(&number.to_string(), ClientMatch::default(), request) }
+        let routes = rules.into_iter().enumerate().map(|(number, (client, request, accepts))| {
+            Route { accepts, client, ..route(&number.to_string(), ClientMatch::default(), request) }
         });
         let table = RouteTable::build(routes.collect());
         let identity = sample.map(|sample| sample.identity(domain));
+        let identity = match fault {
+            Some(fault) => identity.map(|identity| identity.quarantined(fault)),
+            None => identity,
+        };
         let sent = Asked { host, path, method, ..asked() };
         let naive = table.routes().iter().position(|route| route.matches(identity.as_ref(), &sent.view()));
         let decided = match table.decide(identity.as_ref(), &sent.view()) {
@@ -444,6 +510,9 @@ proptest! {
             _ => None,
         };
         prop_assert_eq!(decided, naive);
+        if let (Some(index), Some(fault), true) = (decided, fault, identity.is_some()) {
+            prop_assert!(table.routes()[index].accepts.span(fault.kind) >= Some(fault.within));
+        }
         let traces = table.explain(identity.as_ref(), &sent.view());
         let explained = traces.iter().position(|trace| trace.outcome == RouteOutcome::Matched);
         prop_assert_eq!(explained, naive);

@@ -24,7 +24,7 @@ use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_gro
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
 use crate::telemetry::HandshakeFailure;
-use crate::trust::{AwaitedList, RevocationList, TrustDomain, TrustError, TrustSet};
+use crate::trust::{AwaitedList, FaultKind, RevocationList, TrustDomain, TrustError, TrustSet};
 use crate::upstream::{LoadedUpstreamTls, Pools, UpstreamPool};
 
 const READ_AT_ONCE: usize = 64 * 1024;
@@ -222,6 +222,7 @@ impl Loader<'_> {
             Ok(domain) => {
                 let domain = domain.awaiting(awaited);
                 self.refuse_older_lists(&domain)?;
+                self.doubt_lists_about_the_expired(trust, &domain);
                 for anchor in domain.anchors_without_list() {
                     self.warnings.push(format!(
                         "trust.{}: no revocation list speaks about what `{}` issued; nothing of it is revoked",
@@ -280,6 +281,17 @@ impl Loader<'_> {
             }
         }
         (self.problems.len() == before).then_some((lists, awaited))
+    }
+
+    fn doubt_lists_about_the_expired(&mut self, trust: &TrustConfig, domain: &TrustDomain) {
+        let is_let_in = !trust.policy.quarantine.spans(FaultKind::Expired).is_empty();
+        if is_let_in && domain.revocation_lists().next().is_some() {
+            self.warnings.push(format!(
+                "trust.{}: routes accept clients that have expired, and a revocation list may leave these out (RFC \
+                 5280, section 3.3): make sure that the issuer keeps them as long as the routes accept them",
+                trust.name
+            ));
+        }
     }
 
     /// An old list, put back by mistake or by somebody who wants a revoked client in, does not take effect.
@@ -496,6 +508,7 @@ impl Loader<'_> {
         };
         Some(Route {
             name: route.name.clone(),
+            accepts: route.accepts,
             client: route.client.clone(),
             request: route.request.clone(),
             target,

@@ -17,11 +17,13 @@ pub enum EndCause {
     NotAdmitted,
     /// An operator wanted it to end.
     Kicked,
+    /// It was in quarantine, and need not be any more.
+    StandingRestored,
 }
 
 impl EndCause {
     /// In the order of their counters.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Revoked,
         Self::RevocationUnknown,
         Self::Expired,
@@ -29,6 +31,7 @@ impl EndCause {
         Self::CertificateRequired,
         Self::NotAdmitted,
         Self::Kicked,
+        Self::StandingRestored,
     ];
 
     /// The label `cause` of `portcullis_connections_ended_total`.
@@ -41,6 +44,7 @@ impl EndCause {
             Self::CertificateRequired => "certificate_required",
             Self::NotAdmitted => "not_admitted",
             Self::Kicked => "kicked",
+            Self::StandingRestored => "standing_restored",
         }
     }
 }
@@ -49,6 +53,7 @@ impl From<&Lapse> for EndCause {
     fn from(lapse: &Lapse) -> Self {
         match lapse {
             Lapse::TrustRemoved(_) => Self::TrustRemoved,
+            Lapse::StandingRestored => Self::StandingRestored,
             Lapse::Rejected(rejection) => match rejection.reason {
                 RejectionReason::Revoked => Self::Revoked,
                 RejectionReason::RevocationUnknown => Self::RevocationUnknown,

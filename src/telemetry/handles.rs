@@ -13,6 +13,7 @@ use super::shown::{Counted, Family, labels};
 use super::tally::{self, Sum, Tally, counter};
 use super::{EndCause, HandshakeFailure};
 use crate::shard::Sharded;
+use crate::trust::FaultKind;
 
 /// The status classes of `portcullis_requests_total`; `none`: the client was gone before an answer.
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -47,6 +48,7 @@ pub struct ListenerMetrics {
     pub(super) connections: IntGauge,
     pub(super) connections_total: IntCounter,
     pub(super) ended: [IntCounter; EndCause::ALL.len()],
+    pub(super) quarantined: [IntCounter; FaultKind::ALL.len()],
     pub(super) _lease: Lease,
 }
 
@@ -61,6 +63,11 @@ impl ListenerMetrics {
     pub fn handshake_succeeded(&self, resumption: Resumption, version: TlsVersion, duration: Duration) {
         let tally = &self.handshakes.0.mine().succeeded[resumption as usize];
         tally.count(version as usize, &tally::HANDSHAKE, duration);
+    }
+
+    /// One that succeeded, of a client with which something is wrong.
+    pub fn handshake_quarantined(&self, fault: FaultKind) {
+        self.quarantined[fault as usize].inc();
     }
 
     pub fn handshake_failed(&self, failure: HandshakeFailure) {

@@ -12,14 +12,17 @@ use super::census::CensusMetrics;
 use super::fetch::{FetchFamilies, FetchMetrics};
 use super::handles::{EndpointMetrics, Handshakes, ListenerMetrics, PerConnection, RouteMetrics};
 use super::lease::{Lease, Users};
+use super::quarantine::QuarantineMetrics;
 use super::shown::{Counted, Shown};
 use super::{EndCause, HandshakeFailure};
 use crate::UnixTime;
+use crate::trust::FaultKind;
 
 /// The label `reason` of `portcullis_refusals_total`: `gateway::refusal` has a word for each.
-const REFUSALS: [&str; 10] = [
+const REFUSALS: [&str; 11] = [
     "bad_request",
     "no_route",
+    "quarantined",
     "not_in_table",
     "misdirected",
     "no_endpoint",
@@ -40,6 +43,7 @@ pub struct Metrics {
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
     ended: IntCounterVec,
+    quarantined: IntCounterVec,
     routes: Shown<RouteMetrics>,
     refusals: IntCounterVec,
     refused: [IntCounter; REFUSALS.len()],
@@ -56,6 +60,7 @@ pub struct Metrics {
     /// Made once: a request that matches no route must not cost more than another.
     unrouted: Arc<RouteMetrics>,
     pub census: CensusMetrics,
+    pub quarantine: QuarantineMetrics,
     users: Users,
 }
 
@@ -106,6 +111,12 @@ impl Metrics {
                 "Open connections ended because their client may no longer be there, by cause.",
                 &["listener", "cause"],
             ),
+            quarantined: counters(
+                r,
+                "portcullis_tls_handshakes_quarantined_total",
+                "Handshakes of clients that may only reach the routes that accept their fault, by fault.",
+                &["listener", "fault"],
+            ),
             unrouted: routes.get(&["none"], RouteMetrics::default),
             routes,
             refused: REFUSALS.map(|reason| refusals.with_label_values(&[reason])),
@@ -143,6 +154,7 @@ impl Metrics {
             ),
             panics: counter(r, "portcullis_panics_total", "Panics caught: each is a fault of the program."),
             census: CensusMetrics::new(r),
+            quarantine: QuarantineMetrics::new(r),
             users,
             registry: registry.clone(),
         };
@@ -181,6 +193,7 @@ impl Metrics {
             in_flight: lease.series(&self.in_flight, &[name]),
             connections: lease.series(&self.connections, &[name]),
             connections_total: lease.series(&self.connections_total, &[name]),
+            quarantined: FaultKind::ALL.map(|fault| lease.series(&self.quarantined, &[name, fault.as_str()])),
             ended: EndCause::ALL.map(|cause| lease.series(&self.ended, &[name, cause.as_str()])),
             _lease: lease,
         })
@@ -357,6 +370,7 @@ mod tests {
         for refusal in [
             Refusal::BadRequest,
             Refusal::NoRoute,
+            Refusal::Quarantined,
             Refusal::NotInTable,
             Refusal::Misdirected,
             Refusal::NoEndpoint,

@@ -202,6 +202,7 @@ fn write_identity(identity: &ClientIdentity, line: &mut Line<'_>) {
     line.shown("fingerprint", certificate.fingerprint());
     line.text("trust_domain", identity.trust_domain());
     line.text("anchor", &identity.anchor().subject);
+    line.text_if_any("standing", identity.standing().fault().map(|fault| fault.kind.as_str()));
 }
 
 /// Bytes of one value that a client has a hand in.

@@ -1,8 +1,11 @@
 //! What a path that OpenSSL believes is asked besides.
 
+use std::time::Duration;
+
 use super::path::label;
 use super::revocation::RevocationIndex;
-use super::{Finding, RejectionReason, TrustPolicy, Usage};
+use super::standing::plus;
+use super::{Fault, FaultKind, Finding, RejectionReason, Standing, TrustPolicy, Usage, WhenStale};
 use crate::UnixTime;
 use crate::certificate::{Certificate, ClientUse, Weakness, utc};
 
@@ -22,18 +25,81 @@ impl<'a> Path<'a> {
         revoked: &RevocationIndex,
         now: UnixTime,
     ) -> Result<(), Finding> {
+        let revocation = self.check_revocation(policy.when_stale, revoked, now);
+        // Revoked is final, and must be known of an expired client too: another domain may let it in for renewal.
+        if matches!(revocation, Err((RejectionReason::Revoked, _))) {
+            return revocation;
+        }
         self.check_validity(policy, now)?;
-        self.check_revocation(policy, revoked, now)
+        revocation
+    }
+
+    /// In what standing the client may enter.
+    pub(super) fn standing(
+        &self,
+        policy: &TrustPolicy,
+        revoked: &RevocationIndex,
+        now: UnixTime,
+    ) -> Result<Standing, Finding> {
+        let Err(finding) = self.check(policy, revoked, now) else { return Ok(Standing::Good) };
+        let is_only = |fault: &Fault| self.check_but(*fault, policy, revoked, now).is_ok();
+        match policy.quarantine.faults(finding.0).find(is_only) {
+            Some(fault) => Ok(Standing::Quarantined(fault)),
+            None => Err(finding),
+        }
+    }
+
+    /// Everything, as if it were not for this one fault.
+    pub(super) fn check_but(
+        &self,
+        fault: Fault,
+        policy: &TrustPolicy,
+        revoked: &RevocationIndex,
+        now: UnixTime,
+    ) -> Result<(), Finding> {
+        match fault.kind {
+            FaultKind::Expired => {
+                self.check_revocation(policy.when_stale, revoked, now)?;
+                // The leaf alone may have expired, and counts as on its last day.
+                let not_after = self.leaf.not_after();
+                let is_within = now <= plus(not_after, fault.within);
+                self.check_validity_at(policy, if is_within { now.min(not_after) } else { now }, now)
+            }
+            FaultKind::RevocationStale => {
+                self.check_revocation(policy.when_stale.at_least(fault.within), revoked, now)?;
+                self.check_validity(policy, now)
+            }
+        }
+    }
+
+    /// The last moment at which nothing on the path has expired, the leaf of an expired client excepted for as long as
+    /// that is accepted.
+    pub(super) fn valid_until(&self, standing: Standing) -> UnixTime {
+        let forgiven = match standing {
+            Standing::Quarantined(Fault { kind: FaultKind::Expired, within }) => within,
+            _ => Duration::ZERO,
+        };
+        let leaf = plus(self.leaf.not_after(), forgiven);
+        self.certificates().skip(1).map(Certificate::not_after).fold(leaf, UnixTime::min)
     }
 
     /// What the certificates and the policy say, at one moment.
     pub(super) fn check_validity(&self, policy: &TrustPolicy, at: UnixTime) -> Result<(), Finding> {
+        self.check_validity_at(policy, at, at)
+    }
+
+    fn check_validity_at(
+        &self,
+        policy: &TrustPolicy,
+        leaf_at: UnixTime,
+        at: UnixTime,
+    ) -> Result<(), Finding> {
         self.check_leaf(policy.client_auth_usage)?;
         self.check_depth(policy.max_depth)?;
         self.check_path_lengths()?;
         for (position, certificate) in self.certificates().enumerate() {
             self.check_strength(position, certificate)?;
-            self.check_time(position, certificate, at)?;
+            self.check_time(position, certificate, if position == 0 { leaf_at } else { at })?;
         }
         Ok(())
     }
@@ -112,23 +178,30 @@ impl<'a> Path<'a> {
         Ok(())
     }
 
+    /// A certificate that is revoked says more than one of which nobody knows.
     pub(super) fn check_revocation(
         &self,
-        policy: &TrustPolicy,
+        when_stale: WhenStale,
         revoked: &RevocationIndex,
         now: UnixTime,
     ) -> Result<(), Finding> {
         if revoked.is_empty() {
             return Ok(());
         }
+        let mut unknown = Ok(());
         for (position, certificate) in self.certificates().enumerate() {
             // Nobody but the operator can revoke a root, and a leaf may have the root's serial.
             if self.is_anchor(position) && certificate.is_self_issued() {
                 continue;
             }
-            revoked.check(certificate, &|| self.describe(position, certificate), policy.when_stale, now)?;
+            let checked =
+                revoked.check(certificate, &|| self.describe(position, certificate), when_stale, now);
+            match checked {
+                Err((RejectionReason::Revoked, _)) => return checked,
+                _ => unknown = unknown.and(checked),
+            }
         }
-        Ok(())
+        unknown
     }
 
     fn is_anchor(&self, position: usize) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Anchor;
+use super::{Anchor, Standing};
 use crate::UnixTime;
 use crate::certificate::Certificate;
 
@@ -15,6 +15,7 @@ pub struct ClientIdentity {
     intermediates: Vec<Vec<u8>>,
     /// What the client presented besides: no part of the verified path, but another domain may have one of it.
     others: Vec<Vec<u8>>,
+    standing: Standing,
     valid_until: UnixTime,
 }
 
@@ -25,9 +26,10 @@ impl ClientIdentity {
         certificate: Certificate,
         intermediates: Vec<Vec<u8>>,
         others: Vec<Vec<u8>>,
+        standing: Standing,
         valid_until: UnixTime,
     ) -> Self {
-        Self { trust_domain, anchor, certificate, intermediates, others, valid_until }
+        Self { trust_domain, anchor, certificate, intermediates, others, standing, valid_until }
     }
 
     /// An identity that nobody verified, for the tests of other modules.
@@ -39,7 +41,13 @@ impl ClientIdentity {
             not_after: certificate.not_after(),
         };
         let valid_until = certificate.not_after();
-        Self::new(trust_domain.into(), Arc::new(anchor), certificate, Vec::new(), Vec::new(), valid_until)
+        let (anchor, standing) = (Arc::new(anchor), Standing::Good);
+        Self::new(trust_domain.into(), anchor, certificate, Vec::new(), Vec::new(), standing, valid_until)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn quarantined(self, fault: super::Fault) -> Self {
+        Self { standing: Standing::Quarantined(fault), ..self }
     }
 
     /// The domain that vouches for the client: its names mean something only there.
@@ -68,7 +76,13 @@ impl ClientIdentity {
         std::iter::once(self.certificate.der()).chain(rest)
     }
 
-    /// The earliest notAfter on the path, anchor included: from then on a fresh handshake would fail.
+    /// Whether anything is wrong with it.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// The earliest notAfter on the path, anchor included: from then on a fresh handshake would fail. An expired client
+    /// that may enter all the same counts until its span is over.
     pub fn valid_until(&self) -> UnixTime {
         self.valid_until
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Quarantine;
+
 /// What a domain asks of a chain besides an anchor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustPolicy {
@@ -14,6 +16,8 @@ pub struct TrustPolicy {
     pub on_expiry: OnExpiry,
     /// How long requests under way may go on once their client may no longer enter. `None`: as suits the cause.
     pub grace: Option<Duration>,
+    /// Who may enter although something is wrong.
+    pub quarantine: Quarantine,
 }
 
 /// When a leaf must name clientAuth in its extendedKeyUsage.
@@ -52,6 +56,7 @@ impl Default for TrustPolicy {
             when_stale: WhenStale::default(),
             on_expiry: OnExpiry::default(),
             grace: None,
+            quarantine: Quarantine::default(),
         }
     }
 }

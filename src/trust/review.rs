@@ -9,7 +9,9 @@ use ahash::AHashMap;
 
 use super::checks::Path;
 use super::path::{Shown, check_size};
-use super::{ClientIdentity, Finding, OnExpiry, Rejection, RejectionReason, TrustDomain, TrustSet};
+use super::{
+    ClientIdentity, Fault, Finding, OnExpiry, Rejection, RejectionReason, Standing, TrustDomain, TrustSet,
+};
 use crate::UnixTime;
 use crate::certificate::Certificate;
 
@@ -20,6 +22,9 @@ pub enum Lapse {
     /// client would be another one to whoever goes by domain and anchor.
     #[error("{0}")]
     TrustRemoved(String),
+    /// Nothing is wrong any more: whoever comes again is let in to everything.
+    #[error("the client is in good standing again")]
+    StandingRestored,
     #[error(transparent)]
     Rejected(#[from] Rejection),
 }
@@ -63,17 +68,23 @@ impl Review<'_> {
                 "`{anchor}` is no anchor of trust domain `{name}` any more"
             )));
         };
-        self.judge_path(identity, domain, &domain.certificates[position])
+        let standing = self
+            .judge_path(identity, domain, &domain.certificates[position])
             .map_err(|(reason, detail)| rejection(identity, reason, detail))?;
+        if standing.is_good() && !identity.standing().is_good() {
+            return Err(Lapse::StandingRestored);
+        }
         self.ask_others(identity, domain).map_err(Lapse::Rejected)
     }
 
+    /// In what standing the client would be. One in good standing is not put into quarantine: it has to go, and may come
+    /// again.
     fn judge_path(
         &mut self,
         identity: &ClientIdentity,
         domain: &TrustDomain,
         anchor: &Certificate,
-    ) -> Result<(), Finding> {
+    ) -> Result<Standing, Finding> {
         let policy = &domain.policy;
         let (bytes, count) =
             identity.presented().fold((0, 0), |(bytes, count), der| (bytes + der.len(), count + 1));
@@ -89,12 +100,33 @@ impl Review<'_> {
             anchor,
         };
         // Revoked comes first: it is final, also where an expired certificate may stay.
-        path.check_revocation(policy, &domain.revoked, self.now)?;
+        if let Standing::Quarantined(fault) = identity.standing() {
+            return Self::judge_quarantined(fault, &path, domain, self.now);
+        }
+        path.check_revocation(policy.when_stale, &domain.revoked, self.now)?;
         let valid_at = match policy.on_expiry {
             OnExpiry::Close => self.now,
             OnExpiry::Keep => self.now.min(identity.valid_until()),
         };
-        path.check_validity(policy, valid_at)
+        path.check_validity(policy, valid_at)?;
+        Ok(Standing::Good)
+    }
+
+    /// Until the span is over by which it was let in, whatever `on_expiry` says.
+    fn judge_quarantined(
+        fault: Fault,
+        path: &Path<'_>,
+        domain: &TrustDomain,
+        now: UnixTime,
+    ) -> Result<Standing, Finding> {
+        let Err(finding) = path.check(&domain.policy, &domain.revoked, now) else {
+            return Ok(Standing::Good);
+        };
+        if !domain.policy.quarantine.admits(fault) {
+            return Err(finding);
+        }
+        path.check_but(fault, &domain.policy, &domain.revoked, now)?;
+        Ok(Standing::Quarantined(fault))
     }
 
     /// Whoever is revoked by one domain of the set is believed by none. A domain is asked in earnest only if it knows

@@ -79,17 +79,23 @@ impl TrustSet {
     fn stretch(&self, presented: &Presented, now: UnixTime) -> Stretch {
         let next = self.changes.partition_point(|change| *change <= now);
         let around = self.changes[next.saturating_sub(1)..].iter().take(2).copied();
-        Stretch::around(now, around.chain(presented.changes()))
+        let leaf = presented.leaf().not_after();
+        let ends = self.domains.iter().flat_map(|domain| domain.policy.quarantine.ends(leaf));
+        Stretch::around(now, around.chain(presented.changes()).chain(ends))
     }
 
     fn judge(&self, presented: &Presented, now: UnixTime) -> Result<ClientIdentity, Rejection> {
-        let (mut believed, mut worst) = (None, None);
+        let (mut believed, mut worst): (Option<ClientIdentity>, _) = (None, None);
         for domain in &self.domains {
+            let is_good = believed.as_ref().is_some_and(|identity| identity.standing().is_good());
             // Once a domain believes, the others are asked only for what they may have revoked.
-            if believed.is_some() && domain.revoked.is_empty() {
+            if is_good && domain.revoked.is_empty() {
                 continue;
             }
             match domain.verify(presented, now) {
+                Ok(_) if is_good => {}
+                // One in whose eyes nothing is wrong comes before one that would put the client in quarantine.
+                Ok(identity) if identity.standing().is_good() => believed = Some(identity),
                 Ok(identity) => believed = believed.or(Some(identity)),
                 // Revoked is final, in whatever order the domains stand: a stolen device that one of them knows
                 // about does not get in through another one.

@@ -1,5 +1,7 @@
 //! Verdicts: each acceptance with its refusal twin.
 
+mod quarantine;
+
 use std::time::{Duration, Instant};
 
 use openssl::x509::X509Ref;
@@ -765,6 +767,7 @@ fn large_lists_are_searched_and_not_scanned() {
 
 fn lapse(set: &TrustSet, identity: &ClientIdentity, now: UnixTime) -> Option<String> {
     set.review(now).judge(identity).err().map(|lapse| match lapse {
+        Lapse::StandingRestored => "standing restored".to_owned(),
         Lapse::TrustRemoved(_) => "trust_removed".to_owned(),
         Lapse::Rejected(rejection) => rejection.reason.to_string(),
     })

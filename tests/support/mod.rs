@@ -253,6 +253,40 @@ impl Site {
         self.pki(&["issue", name, "--subject", subject]);
     }
 
+    /// A client's certificate that is valid so many seconds from and until now, with a key of its own.
+    pub fn mint(&self, name: &str, subject: &str, seconds: std::ops::Range<i64>) {
+        use openssl::asn1::Asn1Time;
+        use openssl::pkey::PKey;
+        use openssl::x509::{X509, X509Builder, X509Name};
+        let read = |file: &str| std::fs::read(self.path().join(file)).unwrap();
+        let ca = X509::from_pem(&read("ca.crt")).unwrap();
+        let ca_key = PKey::private_key_from_pem(&read("ca.key")).unwrap();
+        let group = openssl::ec::EcGroup::from_curve_name(openssl::nid::Nid::X9_62_PRIME256V1).unwrap();
+        let key = PKey::from_ec_key(openssl::ec::EcKey::generate(&group).unwrap()).unwrap();
+        let mut builder = X509Builder::new().unwrap();
+        builder.set_version(2).unwrap();
+        let mut serial = openssl::bn::BigNum::new().unwrap();
+        serial.rand(127, openssl::bn::MsbOption::ONE, false).unwrap();
+        builder.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
+        let mut name_builder = X509Name::builder().unwrap();
+        for (key, value) in subject.split(',').map(|part| part.split_once('=').unwrap()) {
+            name_builder.append_entry_by_text(key, value).unwrap();
+        }
+        builder.set_subject_name(&name_builder.build()).unwrap();
+        builder.set_issuer_name(ca.subject_name()).unwrap();
+        builder.set_pubkey(&key).unwrap();
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+        builder.set_not_before(&Asn1Time::from_unix(now + seconds.start).unwrap()).unwrap();
+        builder.set_not_after(&Asn1Time::from_unix(now + seconds.end).unwrap()).unwrap();
+        builder.sign(&ca_key, openssl::hash::MessageDigest::sha256()).unwrap();
+        let write = |kind: &str, pem: Vec<u8>| {
+            std::fs::write(self.path().join(format!("{name}.{kind}")), pem).unwrap();
+        };
+        write("crt", builder.build().to_pem().unwrap());
+        write("key", key.private_key_to_pem_pkcs8().unwrap());
+    }
+
     /// The usual configuration; `extra` replaces or adds whole sections.
     pub fn configure(&self, origin: &str, extra: &[(&str, &str)]) -> PathBuf {
         let mut sections = vec![

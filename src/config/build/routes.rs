@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::super::file::{ClientFile, ClientMatchFile, ClientWord, OneOrMany, RouteFile};
+use super::super::file::{AcceptsFile, ClientFile, ClientMatchFile, ClientWord, OneOrMany, RouteFile};
 use super::super::scalar::{Strings, closest};
-use super::super::types::{ClientAuthMode, ListenerConfig, RouteConfig, TargetConfig};
+use super::super::types::{ClientAuthMode, ListenerConfig, RouteConfig, TargetConfig, TrustConfig};
 use super::Builder;
 use crate::certificate::AttributeKind;
 use crate::pattern::{Pattern, PatternSpec};
-use crate::route::{ClientMatch, ClientRule, RequestRule, SanMatch, SerialMatch};
+use crate::route::{Accepts, ClientMatch, ClientRule, RequestRule, SanMatch, SerialMatch};
+use crate::trust::FaultKind;
 
 impl Builder {
     pub(super) fn route(&mut self, index: usize, at: &str, file: RouteFile) -> Option<RouteConfig> {
@@ -70,13 +71,68 @@ impl Builder {
                 return None;
             }
         };
+        let accepts = self.accepts(at, &client, file.accepts);
         Some(RouteConfig {
+            accepts,
             name: file.name.unwrap_or_else(|| format!("route-{}", index + 1)).into(),
             client,
             request,
             target,
             at: at.to_owned(),
         })
+    }
+
+    /// What is wrong with it is told, and nothing accepted.
+    fn accepts(&mut self, at: &str, client: &ClientRule, file: Option<Vec<AcceptsFile>>) -> Accepts {
+        let mut accepts = Accepts::default();
+        let Some(items) = file else { return accepts };
+        let at = format!("{at}.accepts");
+        let expected = Some("`[{ expired_within: 30d }]`, `[{ revocation_stale_within: 24h }]`, or both");
+        if items.is_empty() {
+            self.problem(&at, "it is empty", expected, None);
+        }
+        if matches!(client, ClientRule::Anonymous) {
+            let found = "clients without a certificate have none that something could be wrong with";
+            self.problem(&at, found, None, None);
+        }
+        for (index, item) in items.into_iter().enumerate() {
+            let at = format!("{at}[{index}]");
+            if item.expired_within.is_none() && item.revocation_stale_within.is_none() {
+                self.problem(&at, "it names no fault", expected, None);
+            }
+            for (key, span, accepted) in [
+                ("expired_within", item.expired_within, &mut accepts.expired_within),
+                (
+                    "revocation_stale_within",
+                    item.revocation_stale_within,
+                    &mut accepts.revocation_stale_within,
+                ),
+            ] {
+                let Some(span) = span else { continue };
+                if accepted.replace(span.0).is_some() {
+                    self.problem(format!("{at}.{key}"), "it is there twice", Some("one span"), None);
+                }
+            }
+        }
+        accepts
+    }
+
+    /// A trust domain lets in whom one of the routes for its clients accepts.
+    pub(super) fn open_quarantine(trust: &mut [TrustConfig], routes: &[RouteConfig]) {
+        for route in routes {
+            let concerns = |name: &Arc<str>| match &route.client {
+                ClientRule::Anonymous => false,
+                ClientRule::Anyone => true,
+                ClientRule::Verified(client) => client.trust.is_empty() || client.trust.contains(name),
+            };
+            for domain in trust.iter_mut().filter(|domain| concerns(&domain.name)) {
+                for kind in FaultKind::ALL {
+                    if let Some(span) = route.accepts.span(kind) {
+                        domain.policy.quarantine.admit(kind, span);
+                    }
+                }
+            }
+        }
     }
 
     pub(super) fn client_match(&mut self, at: &str, file: ClientMatchFile) -> ClientMatch {

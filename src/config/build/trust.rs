@@ -37,6 +37,8 @@ impl Builder {
                     Some(OnExpiryFile::Close) | None => OnExpiry::Close,
                 },
                 grace: file.grace.map(|span| span.0),
+                // The routes say.
+                quarantine: default.quarantine,
             },
         })
     }
