@@ -8,13 +8,15 @@ import subprocess
 import time
 
 import system
-from peers import BODIES, Scale
+from peers import BODIES, Job, Scale
 from system import Failed, Process
 
 # The one TLS 1.3 suite every client here offers, so that all servers do the same cryptography.
 SUITE = "TLS_AES_128_GCM_SHA256"
 # Until connections are open, upstream connections kept and caches warm.
 WARM_UP_SECONDS = 0.5
+# So many turns each of the cases that are compared has in one repetition.
+SLICES = 4
 # What a tool may take beyond the time it was told to run.
 GRACE_SECONDS = 30
 
@@ -332,6 +334,49 @@ THREADS = (
 
 GROUPS = {"job": JOB, "growth": _growth(), "bodies": _bodies(), "latency": LATENCY, "bursts": BURSTS, "threads": THREADS}
 CASES = {case.name: case for group in GROUPS.values() for case in group}
+
+
+def job_of(bench, pki, scale):
+    connections = max(bench.connections, scale.held)
+    return Job(pki, bench.origin.telemetry_port, bench.origin.backoffice_port, connections, scale)
+
+
+def measure_once(bench, peer, case, pki, look=None):
+    """Starts the server afresh and measures it. `look` is shown the server before, and told how long it took to start."""
+    began = time.monotonic()
+    process, port = peer.serve(bench.directory / f"{peer.name}-{case.name}", job_of(bench, pki, case.scale), bench.server_cores(case))
+    with process:
+        if look is not None:
+            look(process, time.monotonic() - began)
+        with idle_connections(bench, port, pki, case.scale.held):
+            sample = case.measure(bench, process, port, pki)
+        if not process.alive():
+            raise Failed(f"{peer.name} ended while it was measured:\n{process.output()}")
+        return sample
+
+
+def measure_together(bench, peer, cases, pki):
+    """[[Sample, …], …], for each case as many. Those that are compared run side by side and are measured in turn, a little
+    at a time: what the machine does meanwhile happens to all of them."""
+    if len(cases) == 1:
+        return [[measure_once(bench, peer, cases[0], pki)]]
+    samples = [[] for _ in cases]
+    bench = dataclasses.replace(bench, seconds=bench.seconds / SLICES)
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for case in cases:
+            job = job_of(bench, pki, case.scale)
+            process, port = peer.serve(bench.directory / f"{peer.name}-{case.name}", job, bench.server_cores(case))
+            stack.enter_context(process)
+            stack.enter_context(idle_connections(bench, port, pki, case.scale.held))
+            servers.append((process, port))
+        for number in range(SLICES):
+            for at in list(range(len(cases)))[:: -1 if number % 2 else 1]:
+                process, port = servers[at]
+                samples[at].append(cases[at].measure(bench, process, port, pki))
+                if not process.alive():
+                    raise Failed(f"{peer.name} ended while it was measured:\n{process.output()}")
+    return samples
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ Not one request and not one handshake may fail, and afterwards the gateway holds
 
 import contextlib
 import dataclasses
-import http.client
 import json
 import signal
 import socket
@@ -13,10 +12,9 @@ import subprocess
 import time
 
 import system
+from gateway import DRAIN_SECONDS
 from system import Failed, Process
 
-# What a drain may take here: longer than the slow answers.
-DRAIN_SECONDS = 10
 # Between two reloads.
 PAUSE_SECONDS = 0.05
 # The load before and after each drill, so that what it holds is compared like with like.
@@ -35,72 +33,23 @@ ACTIVATE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Site:
-    """What a gateway needs to be drilled."""
+class Drill:
+    """A gateway and its clients."""
 
-    binary: str
+    site: object
     steady: str  # the load generator, compiled
-    directory: object
-    pki: object
-    origin: object
-    port: int
-    cores: set
-    load_cores: set
+    load_core: int
     clients: int
     period: int  # milliseconds
-
-    def configure(self, address):
-        (self.directory / "drill.yaml").write_text(f"""
-version: 1
-listeners:
-  - name: edge
-    address: "{address}"
-    tls: {{ certificates: [{{ chain: {self.pki.certificate("server")}, key: {self.pki.key("server")} }}] }}
-    client_auth: {{ mode: require, trust: [fleet] }}
-trust: {{ fleet: {{ anchors: {self.pki.certificate("ca")} }} }}
-pools: {{ main: {{ endpoints: ["127.0.0.1:{self.origin.telemetry_port}"] }} }}
-routes: [{{ name: all, client: {{ trust: fleet }}, pool: main }}]
-identity_headers: [plain]
-admin: {{ address: "unix:{self.directory}/admin.sock" }}
-logging: {{ level: info, access: {{ requests: false, connections: false }} }}
-server: {{ threads: 2, drain_timeout: {DRAIN_SECONDS}s, upgrade_socket: {self.directory}/upgrade.sock }}
-""")
-
-    def start(self, name, *arguments, before=(), **pipes):
-        command = [*before, self.binary, "run", "-c", self.directory / "drill.yaml", *arguments]
-        return Process(command, self.cores, self.directory / f"{name}.log", **pipes)
-
-    def admin(self, method, path):
-        """Status and body of an answer of the admin socket."""
-        connection = http.client.HTTPConnection("localhost", timeout=20)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(str(self.directory / "admin.sock"))
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
-    def await_ready(self, process):
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if not process.alive():
-                raise Failed(f"the gateway ended instead of serving:\n{process.output()}")
-            with contextlib.suppress(OSError):
-                if self.admin("GET", "/readyz")[0] == 200:
-                    return
-            time.sleep(0.01)
-        raise Failed(f"the gateway is not ready after 30 s:\n{process.output()}")
 
     @contextlib.contextmanager
     def load(self, report):
         """Clients of every kind, until the `with` block is left; what became of them is put into `report`."""
-        command = [self.steady, "--address", f"127.0.0.1:{self.port}", "--cert", self.pki.certificate("sensor-1"),
-                   "--key", self.pki.key("sensor-1"), "--ca", self.pki.certificate("ca"),
+        command = [self.steady, "--address", f"127.0.0.1:{self.site.port}", "--cert", self.site.pki.certificate("sensor-1"),
+                   "--key", self.site.pki.key("sensor-1"), "--ca", self.site.pki.certificate("ca"),
                    "--clients", self.clients, "--period", self.period]  # fmt: skip
-        log = self.directory / "steady.log"
-        with Process(command, self.load_cores, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tool:
+        log = self.site.directory / "steady.log"
+        with Process(command, {self.load_core}, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tool:
             if system.read_line(tool, 60).strip() != "ready":
                 raise Failed(f"the load does not start: {tool.output()}")
             yield
@@ -115,20 +64,21 @@ server: {{ threads: 2, drain_timeout: {DRAIN_SECONDS}s, upgrade_socket: {self.di
             time.sleep(SETTLE_SECONDS)
         system.await_quiet(process, 5)
         # How many connections to the origin are kept for later depends on how many answers were slow at once.
-        files = len(process.files()) - process.connections_to(self.origin.telemetry_port)
+        files = len(process.files()) - process.connections_to(self.site.origin.telemetry_port)
         return {"files": files, "pss_kib": process.memory_kib()}
 
 
-def reloads(site, count):
+def reloads(drill, count):
     """The configuration is read anew, in turn by SIGHUP and by POST /reload."""
+    site = drill.site
     site.configure(f"127.0.0.1:{site.port}")
     with site.start("reloads") as process:
         site.await_ready(process)
         _reload(site, process, FIRST_RELOADS)
-        before, report = site.held(process), {}
-        with site.load(report):
+        before, report = drill.held(process), {}
+        with drill.load(report):
             _reload(site, process, count)
-        return _result(count, report, before, site.held(process))
+        return _result(count, report, before, drill.held(process))
 
 
 def _reload(site, process, count):
@@ -152,14 +102,15 @@ def _generation(site):
     return json.loads(site.admin("GET", "/status")[1])["configuration"]["generation"]
 
 
-def upgrades(site, count):
+def upgrades(drill, count):
     """The sockets go from process to process: the new one is started with --upgrade, then the old one told by SIGQUIT."""
+    site = drill.site
     site.configure(f"127.0.0.1:{site.port}")
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(site.start("upgrade-0"))
         site.await_ready(process)
-        before, report = site.held(process), {}
-        with site.load(report):
+        before, report = drill.held(process), {}
+        with drill.load(report):
             for number in range(1, count + 1):
                 successor = stack.enter_context(site.start(f"upgrade-{number}", "--upgrade"))
                 _await_path(site.directory / "upgrade.sock", successor)
@@ -167,11 +118,12 @@ def upgrades(site, count):
                 _await_end(process)
                 process = successor
                 site.await_ready(process)
-        return _result(count, report, before, site.held(process))
+        return _result(count, report, before, drill.held(process))
 
 
-def restarts(site, count):
+def restarts(drill, count):
     """Somebody else holds the listening socket, as systemd does: the old process ends, then the new one starts."""
+    site = drill.site
     site.configure("systemd:edge")
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -184,8 +136,8 @@ def restarts(site, count):
         with contextlib.ExitStack() as stack:
             process = stack.enter_context(start(0))
             site.await_ready(process)
-            before, report, gaps = site.held(process), {}, []
-            with site.load(report):
+            before, report, gaps = drill.held(process), {}, []
+            with drill.load(report):
                 for number in range(1, count + 1):
                     stopped = time.monotonic()
                     process.child.send_signal(signal.SIGTERM)
@@ -194,7 +146,7 @@ def restarts(site, count):
                     site.await_ready(process)
                     gaps.append(time.monotonic() - stopped)
                     time.sleep(0.5)
-            return {**_result(count, report, before, site.held(process)), "longest_gap_seconds": max(gaps)}
+            return {**_result(count, report, before, drill.held(process)), "longest_gap_seconds": max(gaps)}
 
 
 def _await_path(path, process):

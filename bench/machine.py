@@ -106,12 +106,12 @@ def commit():
         return None
 
 
-def write(results, output):
+def write(results, output, prefix=""):
     """Writes the results as JSON; returns where."""
     if output is None:
         (HERE / "results").mkdir(exist_ok=True)
         stamp = results["time"].replace("+00:00", "Z").replace(":", "").replace("-", "")
-        output = HERE / "results" / f"{stamp}.json"
+        output = HERE / "results" / f"{prefix}{stamp}.json"
     output.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     return output
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 
-TICK = 1 / os.sysconf("SC_CLK_TCK")
+CPUCLOCK_SCHED = 2  # of the kernel's posix-timers.h
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 5
 _libc = ctypes.CDLL(None)
@@ -75,11 +75,18 @@ class Process:
 
     def cpu_seconds(self):
         """User and system time of the process, its threads (also ended ones) and its children."""
-        return sum(_cpu_ticks(pid) for pid, _ in family_of(self.child.pid)) * TICK
+        return sum(_cpu_seconds(pid) for pid, _ in family_of(self.child.pid))
 
     def memory_kib(self):
         """Proportional set size of the process and its children."""
         return sum(_pss_kib(pid) for pid, _ in family_of(self.child.pid))
+
+    def peak_kib(self):
+        """The most memory it ever had resident, without its children."""
+        for line in pathlib.Path(f"/proc/{self.child.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+        return 0
 
     def files(self):
         """What its open files are, as the kernel names them."""
@@ -132,9 +139,12 @@ def birth_of(pid):
     return None if stat is None else int(stat[19])
 
 
-def _cpu_ticks(pid):
-    stat = _stat(pid)
-    return 0 if stat is None else int(stat[11]) + int(stat[12])
+def _cpu_seconds(pid):
+    # The process's CPU clock (clock_getcpuclockid(3)): /proc/PID/stat counts in steps of 10 ms.
+    try:
+        return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
+    except OSError:
+        return 0
 
 
 def _pss_kib(pid):
