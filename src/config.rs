@@ -70,7 +70,7 @@ routes: [{ client: { trust: fleet }, pool: main }]
         let listener = &config.listeners[0];
         assert_eq!(listener.client_auth.mode, ClientAuthMode::Require);
         assert_eq!(listener.tls.minimum_version, TlsVersion::Tls12);
-        assert_eq!(listener.tls.certificates[0].chain, Path::new("conf/a.crt"));
+        assert_eq!(listener.tls.certificates[0].files.chain, Path::new("conf/a.crt"));
         assert_eq!(config.trust[0].policy.when_stale, crate::trust::WhenStale::Refuse);
         assert_eq!(config.identity_headers.len(), 1);
         assert!(config.trusted_proxies.is_empty() && config.admin.is_none());

@@ -51,6 +51,16 @@ pub struct CertificateSummary {
     pub not_after: UnixTime,
 }
 
+/// An OCSP response that goes along with a certificate of ours, or should.
+#[derive(Debug, Clone)]
+pub struct StapleSummary {
+    pub listener: Arc<str>,
+    /// Of the certificate.
+    pub subject: String,
+    /// Until when it may be believed; `None`: there is none that can be used.
+    pub next_update: Option<UnixTime>,
+}
+
 /// One listener, ready to shake hands.
 pub struct ListenerRuntime {
     pub name: Arc<str>,

@@ -8,6 +8,7 @@
 #[cfg(feature = "aws-lc")]
 mod awslc;
 mod failure;
+mod ocsp;
 #[cfg(not(feature = "aws-lc"))]
 mod ossl;
 mod ticket;
@@ -29,6 +30,7 @@ use crate::UnixTime;
 use crate::trust::{ClientIdentity, Rejection, TrustSet};
 
 pub use failure::{classify, describe};
+pub use ocsp::{Staple, StapleError, must_be_stapled};
 pub use ticket::{TicketKeys, no_sessions, seal_sessions};
 
 /// What a chain was judged to be.
@@ -122,6 +124,11 @@ pub fn server(chain: &[X509], key: &PKeyRef<Private>) -> Result<SslContextBuilde
     let mut builder = SslContextBuilder::new(library::server_method())?;
     library::show(&mut builder, chain, key)?;
     Ok(builder)
+}
+
+/// Gives `staple` to clients that ask for it, for as long as it may be believed.
+pub fn staple(builder: &mut SslContextBuilder, staple: &Staple) -> Result<(), ErrorStack> {
+    library::staple(builder, staple)
 }
 
 /// Tells clients whose certificates are believed (RFC 8446, section 4.2.4).

@@ -27,6 +27,8 @@ mod quarantine;
 mod relay;
 #[path = "behaviour/resumption.rs"]
 mod resumption;
+#[path = "behaviour/stapling.rs"]
+mod stapling;
 #[path = "behaviour/trust.rs"]
 mod trust;
 #[path = "behaviour/upstream.rs"]

@@ -90,7 +90,7 @@ pub enum ProtocolFile {
 #[serde(deny_unknown_fields)]
 pub struct TlsFile {
     /// Chosen by SNI; the first is the default.
-    pub certificates: Vec<CertificateFile>,
+    pub certificates: Vec<ServerCertificateFile>,
     /// `"1.2"` or `"1.3"`. Default: 1.2.
     pub minimum_version: Option<String>,
     /// Default: 1.3.
@@ -104,6 +104,27 @@ pub struct TlsFile {
     pub session_tickets: Option<bool>,
     /// Counts from the full handshake. Default: 1h.
     pub ticket_lifetime: Option<Span>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerCertificateFile {
+    /// PEM, leaf first.
+    pub chain: String,
+    /// PEM, unencrypted.
+    pub key: String,
+    /// The word of the certificate's authority that it is not revoked, for clients that ask for it. Default: none.
+    pub ocsp: Option<OcspFile>,
+}
+
+/// Where an OCSP response comes from: one of `file` and `responder`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OcspFile {
+    /// The response, as DER.
+    pub file: Option<String>,
+    /// PEM, whoever issued the leaf. Default: the second certificate of `chain`.
+    pub issuer: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -34,8 +34,11 @@ impl Config {
     /// The files that are named: certificates, keys, anchors, revocation lists, tables. Not the YAML itself.
     pub fn files(&self) -> Vec<PathBuf> {
         let pair = |files: &CertificateFiles| [files.chain.clone(), files.key.clone()];
-        let mut all: Vec<PathBuf> =
-            self.listeners.iter().flat_map(|listener| &listener.tls.certificates).flat_map(pair).collect();
+        let mut all = Vec::new();
+        for certificate in self.listeners.iter().flat_map(|listener| &listener.tls.certificates) {
+            all.extend(pair(&certificate.files));
+            all.extend(certificate.ocsp.iter().flat_map(OcspConfig::files).cloned());
+        }
         for trust in &self.trust {
             all.push(trust.anchors.clone());
             all.extend(trust.lists.iter().flat_map(ListSource::files).cloned());
@@ -94,7 +97,7 @@ pub enum Protocol {
 #[derive(Debug, Clone)]
 pub struct TlsConfig {
     /// Chosen by SNI; the first is the default.
-    pub certificates: Vec<CertificateFiles>,
+    pub certificates: Vec<ServerCertificateConfig>,
     pub minimum_version: TlsVersion,
     pub maximum_version: TlsVersion,
     /// Of TLS 1.2, in OpenSSL's names; empty: the usual ones.
@@ -105,6 +108,28 @@ pub struct TlsConfig {
     pub session_tickets: bool,
     /// Counts from the full handshake.
     pub ticket_lifetime: Duration,
+}
+
+/// A certificate that is shown to clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerCertificateConfig {
+    pub files: CertificateFiles,
+    pub ocsp: Option<OcspConfig>,
+}
+
+/// Where the OCSP response comes from that goes along with a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OcspConfig {
+    /// As DER.
+    pub response: PathBuf,
+    /// Of the leaf; `None`: the second certificate of the chain.
+    pub issuer: Option<PathBuf>,
+}
+
+impl OcspConfig {
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.response).chain(&self.issuer)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use openssl::ssl::{
 use openssl::x509::X509;
 
 use crate::config::{ClientAuthMode, ListenerConfig, Protocol, TlsConfig, TlsVersion};
-use crate::tls::{self, Demand, TicketKeys};
+use crate::tls::{self, Demand, Staple, TicketKeys};
 use crate::trust::TrustSet;
 
 /// A certificate chain, leaf first, with the leaf's key.
@@ -21,6 +21,8 @@ pub struct ServerCertificate {
     pub key: PKey<Private>,
     /// DNS names of the leaf, lower case; the common name where it has no DNS name at all.
     pub names: Vec<String>,
+    /// The word of its authority that it is not revoked.
+    pub staple: Option<Staple>,
 }
 
 /// Above this many bytes of names a handshake grows so large that clients break off; then no names are sent.
@@ -124,6 +126,9 @@ fn builder(
     keys: &TicketKeys,
 ) -> Result<SslContextBuilder, ErrorStack> {
     let mut builder = tls::server(&certificate.chain, &certificate.key)?;
+    if let Some(staple) = &certificate.staple {
+        tls::staple(&mut builder, staple)?;
+    }
     protocol(&mut builder, &listener.tls)?;
     sessions(&mut builder, listener, trust, keys)?;
     alpn(&mut builder, &listener.protocols);

@@ -138,7 +138,12 @@ mod tests {
         let ca = Plan::ca("CN=CA").self_signed();
         let certificates = ["a.test", "*.b.test"].map(|name| {
             let server = Plan::leaf("CN=server").signed_by(&ca);
-            ServerCertificate { chain: vec![server.x509], key: server.key, names: vec![name.to_owned()] }
+            ServerCertificate {
+                chain: vec![server.x509],
+                key: server.key,
+                names: vec![name.to_owned()],
+                staple: None,
+            }
         });
         let domain =
             TrustDomain::build("fleet", vec![ca.certificate()], vec![], TrustPolicy::default()).unwrap();

@@ -2,6 +2,7 @@
 
 mod fetched;
 mod operator;
+mod staples;
 
 use std::fs::File;
 use std::io::BufReader;
@@ -12,12 +13,12 @@ use std::time::SystemTime;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 
-use super::{CertificateSummary, ListenerRuntime, Runtime, Surroundings};
+use super::{CertificateSummary, ListenerRuntime, Runtime, StapleSummary, Surroundings};
 use crate::UnixTime;
 use crate::certificate::{AttributeKind, Certificate, SubjectAltName};
 use crate::config::{
     CertificateFiles, ClientAuthMode, Config, ConfigErrors, ListSource, ListenerConfig, PoolConfig, Problem,
-    RouteConfig, TargetConfig, TrustConfig, UpstreamVerify,
+    RouteConfig, ServerCertificateConfig, TargetConfig, TrustConfig, UpstreamVerify,
 };
 use crate::headers::{Forwarding, IdentityHeaders};
 use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups, unknown_ciphers};
@@ -37,6 +38,7 @@ struct Loader<'a> {
     problems: Vec<Problem>,
     warnings: Vec<String>,
     certificates: Vec<CertificateSummary>,
+    staples: Vec<StapleSummary>,
 }
 
 pub(super) fn load(
@@ -52,6 +54,7 @@ pub(super) fn load(
         problems: Vec::new(),
         warnings: Vec::new(),
         certificates: Vec::new(),
+        staples: Vec::new(),
     };
     if let Some(previous) = previous {
         loader.refuse_moved_listeners(&config, &previous.config);
@@ -88,6 +91,10 @@ pub(super) fn load(
             &certificate.subject,
             certificate.not_after,
         );
+    }
+    metrics.forget_staples();
+    for staple in &loader.staples {
+        metrics.set_staple(&staple.listener, &staple.subject, staple.next_update);
     }
     Ok(Runtime {
         generation: previous.map_or(1, |previous| previous.generation + 1),
@@ -314,8 +321,8 @@ impl Loader<'_> {
     ) -> Option<Arc<ListenerRuntime>> {
         let before = self.problems.len();
         let mut certificates = Vec::new();
-        for files in &listener.tls.certificates {
-            certificates.extend(self.server_certificate(files, &listener.name));
+        for certificate in &listener.tls.certificates {
+            certificates.extend(self.server_certificate(certificate, &listener.name));
         }
         self.check_groups(index, &listener.tls.groups);
         for cipher in unknown_ciphers(&listener.tls) {
@@ -402,9 +409,10 @@ impl Loader<'_> {
 
     fn server_certificate(
         &mut self,
-        files: &CertificateFiles,
+        certificate: &ServerCertificateConfig,
         listener: &Arc<str>,
     ) -> Option<ServerCertificate> {
+        let files = &certificate.files;
         let (chain, key) = self.key_pair(files)?;
         let leaf = chain[0].to_der().ok().and_then(|der| Certificate::from_der(&der).ok());
         let Some(leaf) = leaf else {
@@ -421,7 +429,8 @@ impl Loader<'_> {
             subject: leaf.subject().to_string(),
             not_after: leaf.not_after(),
         });
-        Some(ServerCertificate { chain, key, names: dns_names(&leaf) })
+        let staple = self.staple(certificate, &chain, listener, &leaf);
+        Some(ServerCertificate { chain, key, names: dns_names(&leaf), staple })
     }
 
     fn key_pair(&mut self, files: &CertificateFiles) -> Option<(Vec<X509>, PKey<Private>)> {

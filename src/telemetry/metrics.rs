@@ -50,6 +50,7 @@ pub struct Metrics {
     endpoint_healthy: IntGaugeVec,
     endpoints: Shown<EndpointMetrics>,
     certificate_expiry: IntGaugeVec,
+    staples: IntGaugeVec,
     per_connection: Arc<PerConnection>,
     list_fetches: FetchFamilies,
     reloads: IntCounterVec,
@@ -133,6 +134,12 @@ impl Metrics {
                 "portcullis_certificate_not_after_timestamp_seconds",
                 "When a certificate of ours or a trust anchor expires.",
                 &["kind", "name", "subject"],
+            ),
+            staples: gauges(
+                r,
+                "portcullis_ocsp_staple_next_update_timestamp_seconds",
+                "Until when the OCSP response of a certificate of ours is stapled; 0: there is none.",
+                &["listener", "subject"],
             ),
             per_connection: shown(r).get(&[], PerConnection::default),
             list_fetches: FetchFamilies::of_lists(r),
@@ -236,6 +243,14 @@ impl Metrics {
     /// Those of certificates that are gone must not warn for ever.
     pub fn forget_certificates(&self) {
         self.certificate_expiry.reset();
+    }
+
+    pub fn set_staple(&self, listener: &str, subject: &str, next_update: Option<UnixTime>) {
+        self.staples.with_label_values(&[listener, subject]).set(next_update.unwrap_or(0));
+    }
+
+    pub fn forget_staples(&self) {
+        self.staples.reset();
     }
 
     pub fn requests_per_connection(&self, requests: u32) {
@@ -394,6 +409,7 @@ mod tests {
         let held = (metrics.listener("edge"), metrics.route("r"), metrics.endpoint("p", "e"));
         let fetched = metrics.revocation_fetch("fleet", "http://crl.test/");
         metrics.set_certificate_expiry("server", "edge", "CN=a", 1);
+        metrics.set_staple("edge", "CN=a", None);
         let fingerprint = "0".repeat(64);
         let expiring = [("7d", 1), ("30d", 1), ("90d", 1)];
         let anchor = AnchorGauges {

@@ -24,6 +24,7 @@ use openssl_sys as ffi;
 
 use self::sealed::{Position, Sealer};
 use super::now;
+use super::ocsp::Staple;
 use super::ticket::TicketKeys;
 use crate::telemetry::HandshakeFailure;
 use crate::trust::{RejectionReason, TrustSet};
@@ -59,6 +60,18 @@ pub(super) fn show(
         )
     };
     if set == 1 { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+/// The response lies in the context once. Who asks for it gets it while the callback agrees.
+pub(super) fn staple(builder: &mut SslContextBuilder, staple: &Staple) -> Result<(), ErrorStack> {
+    let response = &staple.response;
+    // SAFETY: the context is alive, and the library copies the bytes.
+    let set = unsafe { ffi::SSL_CTX_set_ocsp_response(builder.as_ptr(), response.as_ptr(), response.len()) };
+    if set != 1 {
+        return Err(ErrorStack::get());
+    }
+    let staple = staple.clone();
+    builder.set_status_callback(move |_| Ok(staple.is_believed(now())))
 }
 
 /// The names of the authorities whose clients are welcome.

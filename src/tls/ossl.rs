@@ -18,6 +18,7 @@ use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef, X509Ve
 use openssl_sys as ffi;
 
 use self::appdata::TicketData;
+use super::ocsp::Staple;
 use super::ticket::TicketKeys;
 use super::{ClientCheck, now};
 use crate::telemetry::HandshakeFailure;
@@ -91,6 +92,18 @@ pub(super) fn show(
     }
     builder.set_private_key(key)?;
     builder.check_private_key()
+}
+
+/// The library asks for the response in each handshake of a client that wants it, and takes a copy.
+pub(super) fn staple(builder: &mut SslContextBuilder, staple: &Staple) -> Result<(), ErrorStack> {
+    let staple = staple.clone();
+    builder.set_status_callback(move |ssl| {
+        let is_believed = staple.is_believed(now());
+        if is_believed {
+            ssl.set_ocsp_status(&staple.response)?;
+        }
+        Ok(is_believed)
+    })
 }
 
 /// The names of the authorities whose clients are welcome.

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::super::file::{CertificateFile, ListenerFile, ModeFile, ProtocolFile};
+use super::super::file::{
+    CertificateFile, ListenerFile, ModeFile, OcspFile, ProtocolFile, ServerCertificateFile,
+};
 use super::super::scalar::Span;
 use super::super::types::{
-    CertificateFiles, ClientAuth, ClientAuthMode, ListenAddress, ListenerConfig, ListenerLimits, Protocol,
-    TlsConfig, TlsVersion,
+    CertificateFiles, ClientAuth, ClientAuthMode, ListenAddress, ListenerConfig, ListenerLimits, OcspConfig,
+    Protocol, ServerCertificateConfig, TlsConfig, TlsVersion,
 };
 use super::{Builder, quoted};
 
@@ -22,7 +24,7 @@ impl Builder {
             .certificates
             .iter()
             .enumerate()
-            .map(|(number, files)| self.certificate(format!("{at}.tls.certificates[{number}]"), files))
+            .map(|(number, file)| self.server_certificate(format!("{at}.tls.certificates[{number}]"), file))
             .collect();
         if certificates.is_empty() {
             self.problem(format!("{at}.tls.certificates"), "there are none", Some("at least one"), None);
@@ -126,6 +128,21 @@ impl Builder {
             self.problem(at, format!("`{name}` is not the name of a cipher suite"), Some(expected), None);
         }
         names.into_iter().partition(|name| name.starts_with("TLS_"))
+    }
+
+    fn server_certificate(&mut self, at: String, file: &ServerCertificateFile) -> ServerCertificateConfig {
+        let ocsp = file.ocsp.as_ref().and_then(|ocsp| self.ocsp(&format!("{at}.ocsp"), ocsp));
+        let files = CertificateFiles { chain: self.path(&file.chain), key: self.path(&file.key), at };
+        ServerCertificateConfig { files, ocsp }
+    }
+
+    fn ocsp(&mut self, at: &str, file: &OcspFile) -> Option<OcspConfig> {
+        let Some(response) = &file.file else {
+            self.problem(at, "nothing says where the response comes from", Some("`file`"), None);
+            return None;
+        };
+        let issuer = file.issuer.as_deref().map(|issuer| self.path(issuer));
+        Some(OcspConfig { response: self.path(response), issuer })
     }
 
     pub(super) fn certificate(&self, at: String, files: &CertificateFile) -> CertificateFiles {
