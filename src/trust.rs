@@ -30,11 +30,13 @@ use openssl::x509::store::X509Store;
 use crate::UnixTime;
 use crate::certificate::{Certificate, Fingerprint, Name};
 use checks::{Path, leaf_is_ca};
+use deny::{Denied, Role};
 use path::{PathFailure, Presented};
 use revocation::RevocationIndex;
 
 pub use deny::{
-    DeniedName, DeniedNames, DenyEntry, DenyFault, DenyList, DenyListError, DenySelector, IssuerName, Place,
+    DeniedName, DeniedNames, DenyEntry, DenyFault, DenyForm, DenyIndex, DenyIndexBuilder, DenyList,
+    DenyListError, DenySelector, IssuerName, Place,
 };
 pub use identity::ClientIdentity;
 pub use policy::{OnExpiry, TrustPolicy, Usage, WhenStale};
@@ -60,6 +62,9 @@ pub struct TrustDomain {
     /// one store unless names repeat.
     stores: Vec<X509Store>,
     revoked: RevocationIndex,
+    denied: Denied,
+    /// Whether `denied` names one of the anchors.
+    denies_anchor: bool,
     policy: TrustPolicy,
 }
 
@@ -117,6 +122,8 @@ impl TrustDomain {
             names: AHashSet::with_capacity(certificates.len()),
             stores: Vec::new(),
             revoked: RevocationIndex::build(lists)?,
+            denied: Denied::default(),
+            denies_anchor: false,
             policy,
         };
         for certificate in certificates {
@@ -127,6 +134,15 @@ impl TrustDomain {
         }
         domain.stores = path::stores(&domain.certificates, &domain.x509)?;
         Ok(domain)
+    }
+
+    /// Keeps out whom these indexes name, whatever they were before.
+    #[must_use]
+    pub fn denying(mut self, indexes: Vec<Arc<DenyIndex>>) -> Self {
+        self.denied = Denied::new(indexes);
+        let is_named = |anchor: &Certificate| self.denied.names(anchor, role_of_anchor(anchor));
+        self.denies_anchor = self.certificates.iter().any(is_named);
+        self
     }
 
     fn add_anchor(&mut self, certificate: Certificate) -> Result<(), TrustError> {
@@ -194,6 +210,30 @@ impl TrustDomain {
         pairs.filter(|(_, certificate)| !self.revoked.covers(certificate)).map(|(anchor, _)| anchor).collect()
     }
 
+    /// How many entries of deny lists there are.
+    pub fn denied(&self) -> usize {
+        self.denied.len()
+    }
+
+    /// What of a deny list is legal but should be looked at: entries that can mean nobody.
+    pub fn doubts_about(&self, denied: &DenyIndex, now: UnixTime) -> Vec<String> {
+        denied.doubts(now, |issuer| self.names.contains(issuer))
+    }
+
+    /// Anchors that a deny list names, each with the reason: worth a warning, since it shuts everybody out.
+    pub fn denied_anchors(&self, now: UnixTime) -> impl Iterator<Item = (&Arc<Anchor>, String)> {
+        let pairs = self.anchors.iter().zip(&self.certificates);
+        pairs.filter_map(move |(anchor, certificate)| {
+            Some((anchor, self.denied.find(certificate, role_of_anchor(certificate), now)?))
+        })
+    }
+
+    /// Whether it could have something against a client that another domain believes.
+    fn may_object(&self, presented: &Presented) -> bool {
+        let is_named = |(role, certificate): (Role, &Certificate)| self.denied.names(certificate, role);
+        !self.revoked.is_empty() || self.denies_anchor || presented.certificates().any(is_named)
+    }
+
     /// Whether this domain may take the place of `previous`: not when one of its lists is older.
     pub fn check_succession(&self, previous: &Self) -> Result<(), TrustError> {
         self.revoked.check_succession(&previous.revoked)
@@ -207,7 +247,14 @@ impl TrustDomain {
             .flat_map(|anchor| memory::changes_of_validity(anchor.not_before(), anchor.not_after()));
         let when_stale = self.policy.when_stale;
         let beliefs = [when_stale].into_iter().chain(self.policy.quarantine.beliefs(when_stale));
-        anchors.chain(beliefs.flat_map(|belief| self.revoked.changes(belief)))
+        let denied =
+            self.certificates.iter().flat_map(|anchor| self.denied.changes(anchor, role_of_anchor(anchor)));
+        anchors.chain(beliefs.flat_map(|belief| self.revoked.changes(belief))).chain(denied)
+    }
+
+    /// When a deny list ceases to speak about what a client presents.
+    fn changes_about<'a>(&'a self, presented: &'a Presented) -> impl Iterator<Item = UnixTime> + 'a {
+        presented.certificates().flat_map(|(role, certificate)| self.denied.changes(certificate, role))
     }
 
     /// The verdict on a chain. Every way in which it can end is a [`RejectionReason`].
@@ -252,6 +299,7 @@ impl TrustDomain {
     ) -> Result<ClientIdentity, Rejection> {
         let reject = |(reason, detail)| self.reject(presented, reason, detail);
         let (path, anchor) = self.resolve(presented, found).map_err(reject)?;
+        path.check_denial(&self.denied, now).map_err(reject)?;
         let standing = path.standing(&self.policy, &self.revoked, now).map_err(reject)?;
         Ok(ClientIdentity::new(
             self.name.clone(),
@@ -303,6 +351,10 @@ impl TrustDomain {
             detail,
         }
     }
+}
+
+fn role_of_anchor(anchor: &Certificate) -> Role {
+    if anchor.is_self_issued() { Role::Root } else { Role::Authority }
 }
 
 /// A reason with its sentence.

@@ -203,7 +203,10 @@ impl<'a> Reviews<'a> {
             let domains = listener.trust.as_ref()?.domains();
             domains.iter().find(|domain| domain.name() == identity.trust_domain())
         });
-        let usual = if cause == EndCause::Revoked { Duration::ZERO } else { GRACE };
+        let usual = match cause {
+            EndCause::Revoked | EndCause::Denied => Duration::ZERO,
+            _ => GRACE,
+        };
         domain.and_then(|domain| domain.policy().grace).unwrap_or(usual)
     }
 }

@@ -6,6 +6,8 @@ use crate::trust::{Lapse, RejectionReason};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndCause {
     Revoked,
+    /// By a deny list of the operator.
+    Denied,
     /// The revocation list has become too old to say.
     RevocationUnknown,
     Expired,
@@ -25,6 +27,7 @@ impl EndCause {
     /// In the order of their counters.
     pub const ALL: [Self; 8] = [
         Self::Revoked,
+        Self::Denied,
         Self::RevocationUnknown,
         Self::Expired,
         Self::TrustRemoved,
@@ -38,6 +41,7 @@ impl EndCause {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Revoked => "revoked",
+            Self::Denied => "denied",
             Self::RevocationUnknown => "revocation_unknown",
             Self::Expired => "expired",
             Self::TrustRemoved => "trust_removed",
@@ -56,6 +60,7 @@ impl From<&Lapse> for EndCause {
             Lapse::StandingRestored => Self::StandingRestored,
             Lapse::Rejected(rejection) => match rejection.reason {
                 RejectionReason::Revoked => Self::Revoked,
+                RejectionReason::Denied => Self::Denied,
                 RejectionReason::RevocationUnknown => Self::RevocationUnknown,
                 RejectionReason::Expired => Self::Expired,
                 _ => Self::NotAdmitted,

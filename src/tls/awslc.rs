@@ -258,7 +258,7 @@ fn alert_for(reason: Option<RejectionReason>) -> u8 {
         Some(RejectionReason::BadSignature) => ffi::SSL_AD_DECRYPT_ERROR,
         Some(RejectionReason::Expired) => ffi::SSL_AD_CERTIFICATE_EXPIRED,
         Some(RejectionReason::NotYetValid | RejectionReason::Malformed) => ffi::SSL_AD_BAD_CERTIFICATE,
-        Some(RejectionReason::Revoked) => ffi::SSL_AD_CERTIFICATE_REVOKED,
+        Some(RejectionReason::Revoked | RejectionReason::Denied) => ffi::SSL_AD_CERTIFICATE_REVOKED,
         Some(RejectionReason::WrongUsage | RejectionReason::LeafIsCa) => ffi::SSL_AD_UNSUPPORTED_CERTIFICATE,
         _ => ffi::SSL_AD_HANDSHAKE_FAILURE,
     };

@@ -232,7 +232,7 @@ fn alert_for(rejection: Option<&Rejection>) -> X509VerifyResult {
         Some(RejectionReason::BadSignature) => 7,
         Some(RejectionReason::Expired) => 10,
         Some(RejectionReason::NotYetValid) => 9,
-        Some(RejectionReason::Revoked) => 23,
+        Some(RejectionReason::Revoked | RejectionReason::Denied) => 23,
         Some(RejectionReason::RevocationUnknown) => 3,
         Some(RejectionReason::WrongUsage | RejectionReason::LeafIsCa) => 26,
         Some(RejectionReason::ChainTooLong | RejectionReason::ChainTooLarge) => 22,

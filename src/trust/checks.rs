@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::deny::{Denied, Role};
 use super::path::label;
 use super::revocation::RevocationIndex;
 use super::standing::plus;
@@ -81,6 +82,25 @@ impl<'a> Path<'a> {
         };
         let leaf = plus(self.leaf.not_after(), forgiven);
         self.certificates().skip(1).map(Certificate::not_after).fold(leaf, UnixTime::min)
+    }
+
+    /// Comes before everything else: it is final, whatever else may be wrong.
+    pub(super) fn check_denial(&self, denied: &Denied, now: UnixTime) -> Result<(), Finding> {
+        if denied.is_empty() {
+            return Ok(());
+        }
+        for (position, certificate) in self.certificates().enumerate() {
+            let role = match position {
+                0 => Role::Leaf,
+                _ if self.is_anchor(position) && certificate.is_self_issued() => Role::Root,
+                _ => Role::Authority,
+            };
+            if let Some(why) = denied.find(certificate, role, now) {
+                let detail = format!("{} is denied {why}", self.describe(position, certificate));
+                return Err((RejectionReason::Denied, detail));
+            }
+        }
+        Ok(())
     }
 
     /// What the certificates and the policy say, at one moment.

@@ -3,8 +3,11 @@
 //! A [`DenyList`] is a file of entries, each of which names a certificate in one way and may have an end. What the
 //! gateway looks at in a handshake is an index of such lists, not the lists.
 
+mod csv;
+mod denied;
 mod draft;
 mod fault;
+mod index;
 mod names;
 mod yaml;
 
@@ -18,7 +21,10 @@ use crate::UnixTime;
 use crate::certificate::{Fingerprint, Serial};
 use fault::Faults;
 
+pub(super) use denied::Denied;
 pub use fault::{DenyFault, DenyListError, Place};
+pub(super) use index::Role;
+pub use index::{DenyForm, DenyIndex, DenyIndexBuilder};
 pub use names::{DeniedName, DeniedNames, IssuerName};
 
 /// The entries of one file, no certificate named twice in the same way.

@@ -214,6 +214,13 @@ impl ListPlan {
     }
 }
 
+/// The extension subjectAltName, of DNS names and one URI.
+pub(crate) fn alternative_names(dns: &[&str], uri: &str) -> Vec<u8> {
+    let mut names: Vec<Vec<u8>> = dns.iter().map(|name| der::element(0x82, name.as_bytes())).collect();
+    names.push(der::element(0x86, uri.as_bytes()));
+    extension(17, false, &der::sequence(&[&names.concat()]))
+}
+
 /// An extension `2.5.29.n`.
 pub(crate) fn extension(number: u8, critical: bool, value: &[u8]) -> Vec<u8> {
     let critical = if critical { der::element(der::BOOLEAN, &[0xff]) } else { Vec::new() };

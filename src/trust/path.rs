@@ -10,6 +10,7 @@ use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext, X509StoreContextRef};
 
 use super::checks::{leaf_is_ca, not_for_clients};
+use super::deny::Role;
 use super::memory::changes_of_validity;
 use super::{Finding, RejectionReason, TrustPolicy};
 use crate::UnixTime;
@@ -89,11 +90,18 @@ impl Presented {
         &self.leaf
     }
 
+    /// The leaf, and what came behind it as far as it can be read.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = (Role, &Certificate)> {
+        let others = self.others.iter().filter_map(|other| other.read.as_ref().ok());
+        std::iter::once((Role::Leaf, &self.leaf)).chain(others.map(|other| (Role::Authority, other)))
+    }
+
     /// When one of the presented certificates begins or ceases to be valid.
     pub(super) fn changes(&self) -> impl Iterator<Item = UnixTime> {
-        let others = self.others.iter().filter_map(|other| other.read.as_ref().ok());
-        let all = std::iter::once(&self.leaf).chain(others);
-        all.flat_map(|certificate| changes_of_validity(certificate.not_before(), certificate.not_after()))
+        let all = self.certificates();
+        all.flat_map(|(_, certificate)| {
+            changes_of_validity(certificate.not_before(), certificate.not_after())
+        })
     }
 
     /// What came behind the leaf and is not among `path`.

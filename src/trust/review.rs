@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use super::checks::Path;
+use super::deny::Role;
 use super::path::{Shown, check_size};
 use super::{
     ClientIdentity, Fault, Finding, OnExpiry, Rejection, RejectionReason, Standing, TrustDomain, TrustSet,
@@ -33,7 +34,7 @@ pub enum Lapse {
 pub struct Review<'a> {
     set: &'a TrustSet,
     now: UnixTime,
-    /// Domains that know of something revoked among their own anchors: no glance at a client's certificates tells
+    /// Domains that know of something revoked or denied among their own anchors: no glance at a client's certificates tells
     /// whether it is on the client's path.
     doubtful: Vec<bool>,
     /// Certificates other than leaves. A fleet has few, so each is read once.
@@ -42,14 +43,15 @@ pub struct Review<'a> {
 
 impl TrustSet {
     pub fn review(&self, now: UnixTime) -> Review<'_> {
-        let doubtful = self.domains.iter().map(|domain| domain.has_revoked_anchor()).collect();
+        let doubtful = self.domains.iter().map(|domain| domain.has_doubtful_anchor()).collect();
         Review { set: self, now, doubtful, read: AHashMap::new() }
     }
 }
 
 impl TrustDomain {
-    fn has_revoked_anchor(&self) -> bool {
-        !self.revoked.is_empty() && self.certificates.iter().any(|anchor| self.revoked.names(anchor))
+    fn has_doubtful_anchor(&self) -> bool {
+        let is_revoked = |anchor: &Certificate| self.revoked.names(anchor);
+        self.denies_anchor || (!self.revoked.is_empty() && self.certificates.iter().any(is_revoked))
     }
 }
 
@@ -99,7 +101,8 @@ impl Review<'_> {
             intermediates: intermediates.iter().map(Arc::as_ref).collect(),
             anchor,
         };
-        // Revoked comes first: it is final, also where an expired certificate may stay.
+        // Denied and revoked come first: they are final, also where an expired certificate may stay.
+        path.check_denial(&domain.denied, self.now)?;
         if let Standing::Quarantined(fault) = identity.standing() {
             return Self::judge_quarantined(fault, &path, domain, self.now);
         }
@@ -129,19 +132,20 @@ impl Review<'_> {
         Ok(Standing::Quarantined(fault))
     }
 
-    /// Whoever is revoked by one domain of the set is believed by none. A domain is asked in earnest only if it knows
+    /// Whoever is revoked or denied by one domain of the set is believed by none. A domain is asked in earnest only if it knows
     /// something of one of the certificates, which may be those of a namesake.
     fn ask_others(&mut self, identity: &ClientIdentity, own: &TrustDomain) -> Result<(), Rejection> {
         let set = self.set;
         let others = set.domains.iter().zip(0..).filter(|(other, _)| other.name != own.name);
-        for (other, index) in others.filter(|(other, _)| !other.revoked.is_empty()) {
+        let knows = |other: &TrustDomain| !other.revoked.is_empty() || !other.denied.is_empty();
+        for (other, index) in others.filter(|(other, _)| knows(other)) {
             if !self.doubtful[index] && !self.is_named(identity, other) {
                 continue;
             }
             let shown: Vec<_> = identity.presented().map(Shown::encoded).collect();
             let presented = set.read(&shown, self.now)?;
             match other.verify(&presented, self.now) {
-                Err(rejection) if rejection.reason == RejectionReason::Revoked => return Err(rejection),
+                Err(rejection) if rejection.reason.is_final() => return Err(rejection),
                 _ => {}
             }
         }
@@ -149,9 +153,12 @@ impl Review<'_> {
     }
 
     fn is_named(&mut self, identity: &ClientIdentity, domain: &TrustDomain) -> bool {
-        domain.revoked.names(identity.certificate())
+        let names = |certificate: &Certificate, role| {
+            domain.revoked.names(certificate) || domain.denied.names(certificate, role)
+        };
+        names(identity.certificate(), Role::Leaf)
             || identity.presented().skip(1).any(|der| {
-                self.certificate(der).is_some_and(|certificate| domain.revoked.names(&certificate))
+                self.certificate(der).is_some_and(|certificate| names(&certificate, Role::Authority))
             })
     }
 

@@ -61,6 +61,9 @@ pub struct RevocationEntry {
 }
 
 impl RevocationList {
+    /// The endings of files that are revocation lists.
+    pub const ENDINGS: &'static [&'static str] = &["crl", "pem", "der"];
+
     /// Reads one list, PEM or DER. `issuers` is the bundle of the trust domain: a list by anyone else is refused.
     pub fn read(bytes: &[u8], issuers: &[Certificate], now: UnixTime) -> Result<Self, RevocationError> {
         let mut lists = Self::read_all(bytes, issuers, now)?;

@@ -12,7 +12,7 @@ use crate::UnixTime;
 /// Trust domains in the order of the configuration: the first one that believes a chain says who the client is.
 ///
 /// Domains may overlap, down to the same anchor in two of them. The order decides who the client is, always the same
-/// way; a chain that any of them revoked is believed by none.
+/// way; a chain that any of them revoked or denies is believed by none.
 pub struct TrustSet {
     pub(super) domains: Vec<Arc<TrustDomain>>,
     /// The most that any of the domains would look at.
@@ -81,15 +81,16 @@ impl TrustSet {
         let around = self.changes[next.saturating_sub(1)..].iter().take(2).copied();
         let leaf = presented.leaf().not_after();
         let ends = self.domains.iter().flat_map(|domain| domain.policy.quarantine.ends(leaf));
-        Stretch::around(now, around.chain(presented.changes()).chain(ends))
+        let denials = self.domains.iter().flat_map(|domain| domain.changes_about(presented));
+        Stretch::around(now, around.chain(presented.changes()).chain(ends).chain(denials))
     }
 
     fn judge(&self, presented: &Presented, now: UnixTime) -> Result<ClientIdentity, Rejection> {
         let (mut believed, mut worst): (Option<ClientIdentity>, _) = (None, None);
         for domain in &self.domains {
             let is_good = believed.as_ref().is_some_and(|identity| identity.standing().is_good());
-            // Once a domain believes, the others are asked only for what they may have revoked.
-            if is_good && domain.revoked.is_empty() {
+            // Once a domain believes, the others are asked only for whom they may have revoked or denied.
+            if is_good && !domain.may_object(presented) {
                 continue;
             }
             match domain.verify(presented, now) {
@@ -97,9 +98,9 @@ impl TrustSet {
                 // One in whose eyes nothing is wrong comes before one that would put the client in quarantine.
                 Ok(identity) if identity.standing().is_good() => believed = Some(identity),
                 Ok(identity) => believed = believed.or(Some(identity)),
-                // Revoked is final, in whatever order the domains stand: a stolen device that one of them knows
-                // about does not get in through another one.
-                Err(rejection) if rejection.reason == RejectionReason::Revoked => return Err(rejection),
+                // Revoked and denied are final, in whatever order the domains stand: a stolen device that one of them
+                // knows about does not get in through another one.
+                Err(rejection) if rejection.reason.is_final() => return Err(rejection),
                 Err(rejection) => worst = Some(Rejection::more_telling(worst, rejection)),
             }
         }

@@ -8,7 +8,7 @@ use openssl::x509::X509Ref;
 
 use super::mint::{DAY, ListPlan, Minted, NOW, Plan, extension, new_key, raw_name, revoking, with_subject};
 use super::*;
-use crate::certificate::der;
+use crate::certificate::{der, utc};
 
 fn domain_of(
     name: &str,
@@ -888,3 +888,5 @@ fn a_hundred_thousand_clients_are_looked_over_in_a_moment() {
         assert_eq!(out, 2);
     }
 }
+
+mod denial;

@@ -25,6 +25,8 @@ pub enum RejectionReason {
     Expired,
     NotYetValid,
     Revoked,
+    /// By a deny list of the operator.
+    Denied,
     /// The revocation list is too old to say.
     RevocationUnknown,
     WrongUsage,
@@ -48,6 +50,7 @@ impl RejectionReason {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::Revoked => "revoked",
+            Self::Denied => "denied",
             Self::RevocationUnknown => "revocation_unknown",
             Self::WrongUsage | Self::LeafIsCa => "wrong_usage",
             Self::ChainTooLong | Self::ChainTooLarge => "chain_too_long",
@@ -65,8 +68,14 @@ impl RejectionReason {
             Self::UnknownIssuer => 1,
             Self::BadSignature => 2,
             Self::Revoked => 4,
+            Self::Denied => 5,
             _ => 3,
         }
+    }
+
+    /// Whoever is out for good in one trust domain is believed by no other one either.
+    pub(super) fn is_final(self) -> bool {
+        matches!(self, Self::Revoked | Self::Denied)
     }
 }
 

@@ -1,33 +1,44 @@
 //! An entry as it is written, in whichever form: texts that have yet to mean something.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::fault::{DenyFault, MOST_REASON};
 use super::names::{DeniedName, DeniedNames, IssuerName};
 use super::{DenyEntry, DenySelector};
 use crate::UnixTime;
-use crate::certificate::{Attribute, AttributeKind, Fingerprint, SubjectAltName};
+use crate::certificate::{Attribute, AttributeKind, Fingerprint, Name, SubjectAltName};
 
 #[derive(Debug, Default)]
-pub(super) struct Draft {
-    pub serial: Option<String>,
-    pub issuer: Option<String>,
-    pub fingerprint: Option<String>,
-    pub key_fingerprint: Option<String>,
-    /// Attribute type and value.
-    pub subject: Option<Vec<(String, String)>>,
-    /// Type and value.
-    pub san: Option<Vec<(String, String)>>,
-    pub trust: Option<String>,
-    pub until: Option<String>,
-    pub reason: Option<String>,
+pub(super) struct Draft<'a> {
+    pub serial: Option<Cow<'a, str>>,
+    pub issuer: Option<Cow<'a, str>>,
+    pub fingerprint: Option<Cow<'a, str>>,
+    pub key_fingerprint: Option<Cow<'a, str>>,
+    pub subject: Option<Names<'a>>,
+    pub san: Option<Names<'a>>,
+    pub trust: Option<Cow<'a, str>>,
+    pub until: Option<Cow<'a, str>>,
+    pub reason: Option<Cow<'a, str>>,
 }
+
+/// Names that a certificate must have, in either way of writing them.
+#[derive(Debug, Default)]
+pub(super) struct Names<'a> {
+    /// `{ CN: device-1 }`, `{ dns: device-1.example.com }`.
+    pub pairs: Vec<Pair<'a>>,
+    /// `CN=device-1,OU=sensors`, `dns:device-1.example.com`: as they are shown everywhere.
+    pub texts: Vec<Cow<'a, str>>,
+}
+
+/// Key and value.
+pub(super) type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// What [`Draft`] has.
 pub(super) const KEYS: &str =
     "serial, issuer, fingerprint, key_fingerprint, subject, san, trust, until, reason";
 
-impl Draft {
+impl Draft<'_> {
     /// The first thing that is wrong, if anything is.
     pub(super) fn entry(self) -> Result<DenyEntry, DenyFault> {
         self.refuse_nothing()?;
@@ -67,10 +78,12 @@ impl Draft {
         }
         for (key, names) in [("subject", &self.subject), ("san", &self.san)] {
             let Some(names) = names else { continue };
-            if names.is_empty() {
+            if (names.pairs.is_empty() && names.texts.is_empty())
+                || names.texts.iter().any(|text| text.trim().is_empty())
+            {
                 return Err(DenyFault::Nothing(key.to_owned()));
             }
-            if let Some((name, _)) = names.iter().find(|(_, value)| value.is_empty()) {
+            if let Some((name, _)) = names.pairs.iter().find(|(_, value)| value.is_empty()) {
                 return Err(DenyFault::Nothing(format!("{key}.{name}")));
             }
         }
@@ -102,11 +115,25 @@ impl Draft {
             return fingerprint("key_fingerprint", &text).map(DenySelector::KeyFingerprint);
         }
         let mut names = Vec::new();
-        for (key, value) in self.subject.unwrap_or_default() {
-            names.push(attribute(&key, value, &names)?);
+        let subject = self.subject.unwrap_or_default();
+        for (key, value) in subject.pairs {
+            names.push(attribute(&key, value.into_owned(), &names)?);
         }
-        for (key, value) in self.san.unwrap_or_default() {
-            names.push(alternative_name(&key, value, &names)?);
+        for text in subject.texts {
+            names.extend(attributes(&text)?);
+        }
+        let san = self.san.unwrap_or_default();
+        for (key, value) in san.pairs {
+            let name = alternative_name(&key, value.into_owned())?;
+            if names.iter().any(|known| known.is_of_the_kind_of(&name)) {
+                return Err(DenyFault::KeyTwice(format!("san.{key}")));
+            }
+            names.push(name);
+        }
+        for text in san.texts {
+            let (key, value) =
+                text.split_once(':').ok_or_else(|| DenyFault::NotASan(text.clone().into_owned()))?;
+            names.push(alternative_name(key.trim(), value.to_owned())?);
         }
         DeniedNames::new(names).map(DenySelector::Names).ok_or(DenyFault::NobodyNamed)
     }
@@ -125,8 +152,17 @@ fn fingerprint(key: &'static str, text: &str) -> Result<Fingerprint, DenyFault> 
     text.parse().map_err(|reason| DenyFault::Hex { key, reason })
 }
 
+pub(super) fn attribute_kind(key: &str) -> Result<AttributeKind, DenyFault> {
+    AttributeKind::from_key(key).ok_or_else(|| DenyFault::UnknownAttribute(key.to_owned()))
+}
+
+pub(super) fn check_san_kind(key: &str) -> Result<(), DenyFault> {
+    let is_known = matches!(key, "dns" | "email" | "uri" | "ip");
+    if is_known { Ok(()) } else { Err(DenyFault::UnknownSan(key.to_owned())) }
+}
+
 fn attribute(key: &str, value: String, before: &[DeniedName]) -> Result<DeniedName, DenyFault> {
-    let kind = AttributeKind::from_key(key).ok_or_else(|| DenyFault::UnknownAttribute(key.to_owned()))?;
+    let kind = attribute_kind(key)?;
     check_text("subject", &value)?;
     let is_same = |name: &DeniedName| matches!(name, DeniedName::Subject(known) if known.kind == kind);
     if before.iter().any(is_same) {
@@ -135,21 +171,26 @@ fn attribute(key: &str, value: String, before: &[DeniedName]) -> Result<DeniedNa
     Ok(DeniedName::Subject(Attribute { kind, value }))
 }
 
-fn alternative_name(key: &str, value: String, before: &[DeniedName]) -> Result<DeniedName, DenyFault> {
+/// From the text of a name, or of a part of one.
+fn attributes(text: &str) -> Result<Vec<DeniedName>, DenyFault> {
+    let rdns = Name::parse_rfc4514(text).map_err(DenyFault::Subject)?;
+    let attributes: Vec<_> = rdns.into_iter().flatten().collect();
+    attributes.iter().try_for_each(|attribute| check_text("subject", &attribute.value))?;
+    Ok(attributes.into_iter().map(DeniedName::Subject).collect())
+}
+
+fn alternative_name(key: &str, value: String) -> Result<DeniedName, DenyFault> {
+    check_san_kind(key)?;
     check_text("san", &value)?;
+    if value.is_empty() {
+        return Err(DenyFault::Nothing(format!("san.{key}")));
+    }
     let name = match key {
-        "dns" => SubjectAltName::Dns(value),
         "email" => SubjectAltName::Email(value),
         "uri" => SubjectAltName::Uri(value),
         "ip" => SubjectAltName::Ip(value.parse().map_err(|_| DenyFault::NotAnAddress(value))?),
-        _ => return Err(DenyFault::UnknownSan(key.to_owned())),
+        _ => SubjectAltName::Dns(value),
     };
-    let kind = std::mem::discriminant(&name);
-    let is_same =
-        |known: &DeniedName| matches!(known, DeniedName::San(known) if std::mem::discriminant(known) == kind);
-    if before.iter().any(is_same) {
-        return Err(DenyFault::KeyTwice(format!("san.{key}")));
-    }
     Ok(name.into())
 }
 

@@ -9,6 +9,28 @@ use crate::certificate::{AttributeKind, BadHex, DistinguishedNameError};
 pub enum DenyFault {
     #[error("it is not a deny list in YAML: {0}")]
     Yaml(String),
+    #[error("it is not a deny list in CSV: {0}")]
+    Csv(String),
+    #[error("it is not UTF-8")]
+    NotUtf8,
+    #[error(
+        "it is empty (expected: a first line that names the columns, such as `fingerprint,until,reason`; with nothing \
+         behind it, nobody is denied)"
+    )]
+    NoHeader,
+    #[error(
+        "no column is called `{0}` (expected in the first line: serial, issuer, fingerprint, key_fingerprint, subject, \
+         subject.CN and so on, san, san.dns and so on, trust, until, reason)"
+    )]
+    UnknownColumn(String),
+    #[error("it has {found} columns (expected: {expected}, as in the first line)")]
+    Columns { found: usize, expected: usize },
+    #[error(
+        "a quote is left open (expected: a quoted value ends on its line; a quote within one is written twice)"
+    )]
+    OpenQuote,
+    #[error("the lists up to here are larger than can be held (expected: fewer entries)")]
+    TooLarge,
     #[error("it has no key `deny` (expected: `deny:` with a list of entries; `deny: []` denies nobody)")]
     NoList,
     #[error("unknown key `{key}` (expected: {expected})")]
@@ -44,6 +66,10 @@ pub enum DenyFault {
     UnknownAttribute(String),
     #[error("san: no type is called `{0}` (expected: dns, email, uri, ip)")]
     UnknownSan(String),
+    #[error("subject: {0}")]
+    Subject(DistinguishedNameError),
+    #[error("san: `{0}` has no type (expected: such as `dns:device-1.example.com`)")]
+    NotASan(String),
     #[error("san.ip: `{0}` is not an IP address")]
     NotAnAddress(String),
     #[error("until: `{0}` is not a moment (expected: RFC 3339, such as `2026-12-31T18:00:00Z`)")]

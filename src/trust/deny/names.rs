@@ -19,6 +19,11 @@ impl IssuerName {
         Self { text: name.to_string().into(), comparable: name.comparable() }
     }
 
+    /// Equal bytes for equal names.
+    pub(super) fn comparable(&self) -> &[u8] {
+        &self.comparable
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.comparable.is_empty()
     }
@@ -63,6 +68,18 @@ pub enum DeniedName {
     San(SubjectAltName),
 }
 
+impl DeniedName {
+    pub(super) fn is_of_the_kind_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Subject(one), Self::Subject(other)) => one.kind == other.kind,
+            (Self::San(one), Self::San(other)) => {
+                std::mem::discriminant(one) == std::mem::discriminant(other)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl From<SubjectAltName> for DeniedName {
     fn from(name: SubjectAltName) -> Self {
         match name {
@@ -88,12 +105,14 @@ impl fmt::Display for DeniedName {
 pub struct DeniedNames(Box<[DeniedName]>);
 
 impl DeniedNames {
-    /// In any order; `None` when there are none, which would mean everybody.
+    /// In any order; `None` when there are none, which would mean everybody, or when one is a
+    /// [`SubjectAltName::Other`], which says nothing.
     pub fn new(names: impl IntoIterator<Item = DeniedName>) -> Option<Self> {
         let mut names: Vec<DeniedName> = names.into_iter().collect();
         names.sort_unstable();
         names.dedup();
-        (!names.is_empty()).then(|| Self(names.into()))
+        let says_nothing = names.contains(&DeniedName::San(SubjectAltName::Other));
+        (!names.is_empty() && !says_nothing).then(|| Self(names.into()))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &DeniedName> {

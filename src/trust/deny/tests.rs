@@ -172,13 +172,16 @@ pub(super) fn any_text() -> impl Strategy<Value = String> {
 }
 
 fn any_names() -> impl Strategy<Value = DeniedNames> {
-    let attributes = (any_text(), any_text(), proptest::option::of(any_text()));
+    let attributes =
+        (any_text(), any_text(), proptest::option::of(any_text()), proptest::option::of(any_text()));
     let san = proptest::option::of(any::<std::net::IpAddr>());
-    (attributes, san).prop_map(|((cn, ou, uri), ip)| {
+    (attributes, san).prop_map(|((cn, ou, uri, other), ip)| {
         let attribute = |kind, value| DeniedName::Subject(Attribute { kind, value });
         let mut names =
             vec![attribute(AttributeKind::CommonName, cn), attribute(AttributeKind::OrganizationalUnit, ou)];
-        names.extend(uri.map(|uri| SubjectAltName::Uri(uri).into()));
+        names.extend(uri.clone().map(|uri| SubjectAltName::Uri(uri).into()));
+        names.extend(uri.map(|uri| SubjectAltName::Uri(format!("urn:{uri}")).into()));
+        names.extend(other.map(|other| attribute(AttributeKind::OrganizationalUnit, other)));
         names.extend(ip.map(|ip| SubjectAltName::Ip(ip).into()));
         DeniedNames::new(names).unwrap()
     })

@@ -3,12 +3,15 @@
 //! Read by hand instead of by derived code, for two reasons: texts are taken as they are written (a serial of nothing
 //! but digits is no number, `1e5` no fraction), and reading goes on behind an entry that is wrong.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::draft::{Draft, KEYS};
+use super::draft::{Draft, KEYS, Names};
 use super::fault::{DenyFault, Faults, Place};
 use super::names::DeniedName;
 use super::{DenyEntry, DenySelector};
@@ -106,7 +109,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
 /// An entry, and what is wrong with its keys.
 #[derive(Default)]
 struct Written {
-    draft: Draft,
+    draft: Draft<'static>,
     fault: Option<DenyFault>,
 }
 
@@ -130,15 +133,15 @@ impl<'de> Visitor<'de> for WrittenVisitor {
         while let Some(key) = map.next_key::<String>()? {
             let draft = &mut written.draft;
             let known = match key.as_str() {
-                "serial" => put(&mut draft.serial, map.next_value()?),
-                "issuer" => put(&mut draft.issuer, map.next_value()?),
-                "fingerprint" => put(&mut draft.fingerprint, map.next_value()?),
-                "key_fingerprint" => put(&mut draft.key_fingerprint, map.next_value()?),
-                "subject" => put(&mut draft.subject, map.next_value::<Pairs>()?.0),
-                "san" => put(&mut draft.san, map.next_value::<Pairs>()?.0),
-                "trust" => put(&mut draft.trust, map.next_value()?),
-                "until" => put(&mut draft.until, map.next_value()?),
-                "reason" => put(&mut draft.reason, map.next_value()?),
+                "serial" => put(&mut draft.serial, text(&mut map)?),
+                "issuer" => put(&mut draft.issuer, text(&mut map)?),
+                "fingerprint" => put(&mut draft.fingerprint, text(&mut map)?),
+                "key_fingerprint" => put(&mut draft.key_fingerprint, text(&mut map)?),
+                "subject" => put(&mut draft.subject, map.next_value::<NamesText>()?.0),
+                "san" => put(&mut draft.san, map.next_value::<NamesText>()?.0),
+                "trust" => put(&mut draft.trust, text(&mut map)?),
+                "until" => put(&mut draft.until, text(&mut map)?),
+                "reason" => put(&mut draft.reason, text(&mut map)?),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     written.fault.get_or_insert(DenyFault::UnknownKey { key, expected: KEYS });
@@ -159,34 +162,57 @@ enum Known {
     Before,
 }
 
+fn text<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Cow<'static, str>, A::Error> {
+    map.next_value::<String>().map(Cow::Owned)
+}
+
 fn put<T>(place: &mut Option<T>, value: T) -> Known {
     if place.replace(value).is_none() { Known::Now } else { Known::Before }
 }
 
-/// `{ CN: device-1, OU: sensors }`, in order.
-struct Pairs(Vec<(String, String)>);
+/// `{ CN: device-1, OU: sensors }`, or `CN=device-1,OU=sensors`, or a list of such texts.
+struct NamesText(Names<'static>);
 
-impl<'de> Deserialize<'de> for Pairs {
+impl<'de> Deserialize<'de> for NamesText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(PairsVisitor)
+        deserializer.deserialize_any(NamesVisitor)
     }
 }
 
-struct PairsVisitor;
+struct NamesVisitor;
 
-impl<'de> Visitor<'de> for PairsVisitor {
-    type Value = Pairs;
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = NamesText;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a mapping of names to texts, such as `{ CN: device-1 }`")
+        f.write_str(
+            "names: a mapping such as `{ CN: device-1 }`, or as they are shown: `CN=device-1`, `dns:a.example.com`",
+        )
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
-        while let Some(pair) = map.next_entry()? {
-            pairs.push(pair);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NamesText, A::Error> {
+        let mut names = Names::default();
+        while let Some((key, value)) = map.next_entry::<String, String>()? {
+            names.pairs.push((key.into(), value.into()));
         }
-        Ok(Pairs(pairs))
+        Ok(NamesText(names))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<NamesText, A::Error> {
+        let mut names = Names::default();
+        while let Some(text) = seq.next_element::<String>()? {
+            names.texts.push(text.into());
+        }
+        Ok(NamesText(names))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<NamesText, E> {
+        Ok(NamesText(Names { texts: vec![text.to_owned().into()], ..Names::default() }))
+    }
+
+    /// Nothing stands there: told like an empty mapping.
+    fn visit_unit<E: Error>(self) -> Result<NamesText, E> {
+        Ok(NamesText(Names::default()))
     }
 }
 
@@ -218,11 +244,13 @@ impl Serialize for DenyEntry {
                 map.serialize_entry("key_fingerprint", &fingerprint.to_string())?;
             }
             DenySelector::Names(names) => {
-                let (subject, san): (Vec<_>, Vec<_>) =
-                    names.iter().map(pair).partition(|(is_subject, ..)| *is_subject);
-                for (key, pairs) in [("subject", subject), ("san", san)] {
-                    if !pairs.is_empty() {
-                        map.serialize_entry(key, &Mapping(pairs))?;
+                let (subject, san): (Vec<&DeniedName>, Vec<_>) =
+                    names.iter().partition(|name| matches!(name, DeniedName::Subject(_)));
+                for (key, names) in [("subject", subject), ("san", san)] {
+                    match names.as_slice() {
+                        [] => {}
+                        names if are_of_different_kinds(names) => map.serialize_entry(key, &Pairs(names))?,
+                        names => map.serialize_entry(key, &Texts(names))?,
                     }
                 }
             }
@@ -240,25 +268,32 @@ impl Serialize for DenyEntry {
     }
 }
 
-/// Whether it is of the subject, key, value.
-type Pair<'a> = (bool, &'a str, String);
+/// A mapping has each key once.
+fn are_of_different_kinds(names: &[&DeniedName]) -> bool {
+    names.iter().enumerate().all(|(at, name)| names[..at].iter().all(|other| !other.is_of_the_kind_of(name)))
+}
 
-fn pair(name: &DeniedName) -> Pair<'_> {
-    match name {
-        DeniedName::Subject(attribute) => (true, attribute.kind.key(), attribute.value.clone()),
-        DeniedName::San(SubjectAltName::Dns(name)) => (false, "dns", name.clone()),
-        DeniedName::San(SubjectAltName::Email(address)) => (false, "email", address.clone()),
-        DeniedName::San(SubjectAltName::Uri(uri)) => (false, "uri", uri.clone()),
-        DeniedName::San(SubjectAltName::Ip(address)) => (false, "ip", address.to_string()),
-        DeniedName::San(SubjectAltName::Other) => (false, "other", String::new()),
+struct Pairs<'a>(&'a [&'a DeniedName]);
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|name| match name {
+            DeniedName::Subject(attribute) => (attribute.kind.key(), attribute.value.clone()),
+            DeniedName::San(SubjectAltName::Dns(name)) => ("dns", name.clone()),
+            DeniedName::San(SubjectAltName::Email(address)) => ("email", address.clone()),
+            DeniedName::San(SubjectAltName::Uri(uri)) => ("uri", uri.clone()),
+            DeniedName::San(SubjectAltName::Ip(address)) => ("ip", address.to_string()),
+            // Is never among them.
+            DeniedName::San(SubjectAltName::Other) => ("other", String::new()),
+        }))
     }
 }
 
-struct Mapping<'a>(Vec<Pair<'a>>);
+struct Texts<'a>(&'a [&'a DeniedName]);
 
-impl Serialize for Mapping<'_> {
+impl Serialize for Texts<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(_, key, value)| (*key, value)))
+        serializer.collect_seq(self.0.iter().map(ToString::to_string))
     }
 }
 
