@@ -7,12 +7,14 @@ mod file;
 mod problem;
 mod scalar;
 mod shape;
+mod source;
 mod types;
 
 use std::path::Path;
 
 pub use problem::{ConfigErrors, Problem};
 pub use scalar::Span;
+pub use source::{ListPlace, Listed};
 pub use types::*;
 
 impl Config {

@@ -138,7 +138,7 @@ impl Reloader {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        self.cell.load().config.files()
+        files::watched(&self.cell.load().config)
     }
 
     fn is_watching(&self) -> bool {

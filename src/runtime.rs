@@ -3,6 +3,7 @@
 mod cell;
 mod load;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -37,6 +38,8 @@ pub struct Runtime {
     pub admin_token: Option<Arc<Token>>,
     /// Certificates of ours and anchors, for `/certs`.
     pub certificates: Vec<CertificateSummary>,
+    /// The deny list that the gateway keeps itself, if it is there.
+    pub own_deny_list: Option<PathBuf>,
     /// What is legal but should be looked at.
     pub warnings: Vec<String>,
 }

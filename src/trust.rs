@@ -275,9 +275,9 @@ impl TrustDomain {
             };
             worst = Some(Rejection::more_telling(worst, rejection));
         }
-        // Its only fault, by whatever path: one by which it is revoked is another one.
-        let is_revoked = |worst: &Rejection| worst.reason == RejectionReason::Revoked;
-        if let Some(identity) = quarantined.filter(|_| !worst.as_ref().is_some_and(is_revoked)) {
+        // Its only fault, by whatever path: one by which it is revoked or denied is another one.
+        let is_final = |worst: &Rejection| worst.reason.is_final();
+        if let Some(identity) = quarantined.filter(|_| !worst.as_ref().is_some_and(is_final)) {
             return Ok(identity);
         }
         // A domain always has a store; without one nobody is believed.

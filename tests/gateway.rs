@@ -7,6 +7,8 @@ mod support;
 mod both_ways;
 #[path = "behaviour/census.rs"]
 mod census;
+#[path = "behaviour/deny.rs"]
+mod deny;
 #[path = "behaviour/drills.rs"]
 mod drills;
 #[path = "behaviour/ending.rs"]

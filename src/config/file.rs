@@ -178,6 +178,9 @@ pub struct TrustFile {
     pub anchors: String,
     #[serde(default)]
     pub revocation: RevocationFile,
+    /// Deny lists, YAML or CSV: who is kept out whatever else may be said. A file or several; of a directory, all files
+    /// that end in `.yaml`, `.yml` or `.csv`.
+    pub deny: Option<Strings>,
     /// What becomes of an open connection when a certificate of its client's chain expires. Default: close.
     pub on_expiry: Option<OnExpiryFile>,
     /// How long requests under way may go on when their client may no longer enter. Default: not at all where it is
@@ -194,7 +197,8 @@ pub struct TrustFile {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevocationFile {
-    /// PEM or DER: files, and URLs of lists that are fetched.
+    /// PEM or DER: files, directories of which all files count that end in `.crl`, `.pem` or `.der`, and URLs of lists
+    /// that are fetched.
     #[serde(default)]
     pub lists: Vec<ListFile>,
     /// For a list past its nextUpdate, or never obtained: `refuse`, `believe`, or `{ believe_for: 24h }`. Default: refuse.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::source::ListPlace;
 use crate::headers::{IdentityHeaderSpec, Prefix};
 use crate::route::{Accepts, ClientRule, IdentityKey, RequestRule};
 use crate::trust::TrustPolicy;
@@ -31,7 +32,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The files that are named: certificates, keys, anchors, revocation lists, tables. Not the YAML itself.
+    /// The files that are named: certificates, keys, anchors, tables. Neither the YAML itself nor [lists](Self::lists).
     pub fn files(&self) -> Vec<PathBuf> {
         let pair = |files: &CertificateFiles| [files.chain.clone(), files.key.clone()];
         let mut all = Vec::new();
@@ -58,6 +59,23 @@ impl Config {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// Where revocation lists and deny lists are: files, or directories of them.
+    pub fn lists(&self) -> Vec<ListPlace> {
+        let revoking = |trust: &'_ TrustConfig| {
+            trust.lists.iter().filter_map(ListSource::place).cloned().collect::<Vec<_>>()
+        };
+        let named =
+            self.trust.iter().flat_map(|trust| revoking(trust).into_iter().chain(trust.deny.iter().cloned()));
+        named.chain(self.own_deny_list()).collect()
+    }
+
+    /// The deny list that the gateway keeps itself and that counts in every trust domain; `None`: it keeps nothing. The
+    /// file need not be there.
+    pub fn own_deny_list(&self) -> Option<ListPlace> {
+        let directory = self.server.state_directory.as_ref()?;
+        Some(ListPlace { path: directory.join("blocked.yaml"), endings: &[] })
     }
 }
 
@@ -173,25 +191,34 @@ pub struct ListenerLimits {
 pub struct TrustConfig {
     pub name: Arc<str>,
     pub anchors: PathBuf,
+    /// Revocation lists.
     pub lists: Vec<ListSource>,
+    pub deny: Vec<ListPlace>,
     pub policy: TrustPolicy,
 }
 
 /// Where a revocation list comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListSource {
-    File(PathBuf),
+    File(ListPlace),
     Fetched(FetchedList),
 }
 
 impl ListSource {
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
         match self {
-            Self::File(file) => [Some(file), None],
+            Self::File(_) => [None, None],
             Self::Fetched(list) => [Some(&list.kept), list.ca.as_ref()],
         }
         .into_iter()
         .flatten()
+    }
+
+    fn place(&self) -> Option<&ListPlace> {
+        match self {
+            Self::File(place) => Some(place),
+            Self::Fetched(_) => None,
+        }
     }
 }
 

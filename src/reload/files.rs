@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::{Config, Listed};
 
 /// Longer chains of symbolic links are loops: Linux gives up at as many.
 const MOST_LINKS: usize = 40;
@@ -12,6 +12,9 @@ const MOST_LINKS: usize = 40;
 /// Two are equal as long as no file changed. What cannot be read is a state like any other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileStates(Vec<(PathBuf, Option<State>)>);
+
+/// A directory of lists is as its files are: what else comes and goes in it means nothing.
+const DIRECTORY: State = State { device: 0, number: 0, size: 0, modified: (0, 0), changed: (0, 0) };
 
 /// A file that was replaced has another number; one that was written in place, other times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,19 +29,50 @@ struct State {
 impl FileStates {
     /// Taken before the files are read: what changes meanwhile is a change.
     pub fn of(config: &Config) -> Self {
-        let state = |path: PathBuf| {
-            let state = std::fs::metadata(&path).ok().map(|found| State {
-                device: found.dev(),
-                number: found.ino(),
-                size: found.size(),
-                modified: (found.mtime(), found.mtime_nsec()),
-                changed: (found.ctime(), found.ctime_nsec()),
-            });
-            (path, state)
-        };
-        Self(config.files().into_iter().map(state).collect())
+        let mut states: Vec<_> = config.files().into_iter().map(State::of).collect();
+        for source in config.lists() {
+            match source.look() {
+                Ok(Listed::File) => states.push(State::of(source.path)),
+                Ok(Listed::Directory { files, .. }) => {
+                    states.push((source.path, Some(DIRECTORY)));
+                    states.extend(files.into_iter().map(State::of));
+                }
+                Err(_) => states.push((source.path, None)),
+            }
+        }
+        Self(states)
     }
 }
+
+impl State {
+    fn of(path: PathBuf) -> (PathBuf, Option<Self>) {
+        let state = std::fs::metadata(&path).ok().map(|found| Self {
+            device: found.dev(),
+            number: found.ino(),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        });
+        (path, state)
+    }
+}
+
+/// All files that a change of may matter: those that are named, those in directories of lists, and in each of these one
+/// that is not there, so that new ones are noticed.
+pub(super) fn watched(config: &Config) -> Vec<PathBuf> {
+    let mut files = config.files();
+    for source in config.lists() {
+        if let Ok(Listed::Directory { files: within, .. }) = source.look() {
+            files.push(source.path.join(NEW));
+            files.extend(within);
+        }
+        files.push(source.path);
+    }
+    files
+}
+
+/// No file is called so.
+const NEW: &str = "\u{fffd}";
 
 /// The directories in which something must happen for one of `files` to become another one: its own, and that of each
 /// symbolic link on the way. Kubernetes swaps such a link to replace all files of a volume at once.

@@ -1,12 +1,13 @@
 //! `Config` → `Runtime`: the one place that reads the files a configuration names.
 
 mod fetched;
+mod lists;
 mod operator;
 mod staples;
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,15 +18,15 @@ use super::{CertificateSummary, ListenerRuntime, Runtime, StapleSummary, Surroun
 use crate::UnixTime;
 use crate::certificate::{AttributeKind, Certificate, SubjectAltName};
 use crate::config::{
-    CertificateFiles, ClientAuthMode, Config, ConfigErrors, ListSource, ListenerConfig, PoolConfig, Problem,
-    RouteConfig, ServerCertificateConfig, TargetConfig, TrustConfig, UpstreamVerify,
+    CertificateFiles, ClientAuthMode, Config, ConfigErrors, ListenerConfig, PoolConfig, Problem, RouteConfig,
+    ServerCertificateConfig, TargetConfig, TrustConfig, UpstreamVerify,
 };
 use crate::headers::{Forwarding, IdentityHeaders};
 use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups, unknown_ciphers};
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
 use crate::telemetry::HandshakeFailure;
-use crate::trust::{AwaitedList, FaultKind, RevocationList, TrustDomain, TrustError, TrustSet};
+use crate::trust::{TrustDomain, TrustError, TrustSet};
 use crate::upstream::{LoadedUpstreamTls, Pools, UpstreamPool};
 
 const READ_AT_ONCE: usize = 64 * 1024;
@@ -39,6 +40,8 @@ struct Loader<'a> {
     warnings: Vec<String>,
     certificates: Vec<CertificateSummary>,
     staples: Vec<StapleSummary>,
+    /// If it is there.
+    own_deny_list: Option<PathBuf>,
 }
 
 pub(super) fn load(
@@ -55,12 +58,14 @@ pub(super) fn load(
         warnings: Vec::new(),
         certificates: Vec::new(),
         staples: Vec::new(),
+        own_deny_list: None,
     };
     if let Some(previous) = previous {
         loader.refuse_moved_listeners(&config, &previous.config);
         loader.refuse_settings_of_the_process(&config, &previous.config);
     }
-    let trust: Vec<_> = config.trust.iter().filter_map(|trust| loader.trust(trust)).collect();
+    loader.find_own_deny_list(&config);
+    let trust: Vec<_> = config.trust.iter().filter_map(|trust| loader.trust(trust, &config)).collect();
     let listeners: Vec<_> = config
         .listeners
         .iter()
@@ -108,6 +113,7 @@ pub(super) fn load(
         forwarding: Forwarding::new(config.trusted_proxies.clone()),
         admin_token,
         certificates: loader.certificates,
+        own_deny_list: loader.own_deny_list,
         warnings: loader.warnings,
         config,
     })
@@ -193,7 +199,7 @@ impl Loader<'_> {
         refuse("logging.format", "format of the log", new.logging.format != old.logging.format);
     }
 
-    fn trust(&mut self, trust: &TrustConfig) -> Option<Arc<TrustDomain>> {
+    fn trust(&mut self, trust: &TrustConfig, config: &Config) -> Option<Arc<TrustDomain>> {
         let at = format!("trust.{}.anchors", trust.name);
         let expected = Some("one or more PEM blocks of type CERTIFICATE");
         let pem = self.read(&at, &trust.anchors)?;
@@ -224,12 +230,15 @@ impl Loader<'_> {
                 not_after: anchor.not_after(),
             });
         }
-        let (lists, awaited) = self.lists(trust, &bundle)?;
+        let lists = self.revocation_lists(trust, &bundle);
+        let denied = self.deny_lists(trust, config);
+        let ((lists, awaited), denied) = (lists?, denied?);
         match TrustDomain::build(&trust.name, bundle, lists, trust.policy.clone()) {
             Ok(domain) => {
                 let domain = domain.awaiting(awaited);
                 self.refuse_older_lists(&domain)?;
                 self.doubt_lists_about_the_expired(trust, &domain);
+                let domain = self.deny(domain, denied);
                 for anchor in domain.anchors_without_list() {
                     self.warnings.push(format!(
                         "trust.{}: no revocation list speaks about what `{}` issued; nothing of it is revoked",
@@ -248,69 +257,6 @@ impl Loader<'_> {
                 None
             }
         }
-    }
-
-    /// The lists that are there, and those that should be.
-    fn lists(
-        &mut self,
-        trust: &TrustConfig,
-        issuers: &[Certificate],
-    ) -> Option<(Vec<Arc<RevocationList>>, Vec<AwaitedList>)> {
-        let (mut lists, mut awaited) = (Vec::new(), Vec::new());
-        let before = self.problems.len();
-        for (index, source) in trust.lists.iter().enumerate() {
-            let at = format!("trust.{}.revocation.lists[{index}]", trust.name);
-            match source {
-                ListSource::File(path) => {
-                    let Some(file) = self.open(&at, path) else { continue };
-                    match RevocationList::read_from(file, issuers, self.now) {
-                        Ok(read) => lists.extend(read.into_iter().map(Arc::new)),
-                        Err(error) => {
-                            let found = format!("`{}` cannot be used: {error}", path.display());
-                            self.problem(at, found, None, None);
-                        }
-                    }
-                }
-                ListSource::Fetched(list) => {
-                    if let Some(ca) = &list.ca {
-                        self.authorities(&format!("{at}.ca"), ca);
-                    }
-                    match fetched::read(list, issuers, self.now) {
-                        Ok(read) => lists.extend(read.into_iter().map(Arc::new)),
-                        Err((missing, reason)) => {
-                            self.warnings.push(format!(
-                                "{at}: {missing}{reason}; until it is there, `when_stale` decides about clients"
-                            ));
-                            awaited.push(missing);
-                        }
-                    }
-                }
-            }
-        }
-        (self.problems.len() == before).then_some((lists, awaited))
-    }
-
-    fn doubt_lists_about_the_expired(&mut self, trust: &TrustConfig, domain: &TrustDomain) {
-        let is_let_in = !trust.policy.quarantine.spans(FaultKind::Expired).is_empty();
-        if is_let_in && domain.revocation_lists().next().is_some() {
-            self.warnings.push(format!(
-                "trust.{}: routes accept clients that have expired, and a revocation list may leave these out (RFC \
-                 5280, section 3.3): make sure that the issuer keeps them as long as the routes accept them",
-                trust.name
-            ));
-        }
-    }
-
-    /// An old list, put back by mistake or by somebody who wants a revoked client in, does not take effect.
-    fn refuse_older_lists(&mut self, domain: &TrustDomain) -> Option<()> {
-        let previous = self.previous.map_or(&[][..], |previous| &previous.trust);
-        let in_force = previous.iter().find(|in_force| in_force.name() == domain.name());
-        let Some(Err(error)) = in_force.map(|in_force| domain.check_succession(in_force)) else {
-            return Some(());
-        };
-        let at = format!("trust.{}.revocation.lists", domain.name());
-        self.problem(at, error.to_string(), None, Some("a restart takes whatever list is there"));
-        None
     }
 
     fn listener(

@@ -73,6 +73,7 @@ impl AdminView for Admin<'_> {
                 "name": &**domain.name(),
                 "anchors": domain.anchors().len(),
                 "revoked": domain.revoked(),
+                "denied": domain.denied(),
             })).collect::<Vec<_>>(),
             "pools": runtime.pools.iter().map(|pool| json!({
                 "name": &**pool.name(),

@@ -25,7 +25,7 @@ pub enum EndCause {
 
 impl EndCause {
     /// In the order of their counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Revoked,
         Self::Denied,
         Self::RevocationUnknown,

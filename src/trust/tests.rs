@@ -1,5 +1,6 @@
 //! Verdicts: each acceptance with its refusal twin.
 
+mod denial;
 mod quarantine;
 
 use std::time::{Duration, Instant};
@@ -888,5 +889,3 @@ fn a_hundred_thousand_clients_are_looked_over_in_a_moment() {
         assert_eq!(out, 2);
     }
 }
-
-mod denial;

@@ -4,7 +4,7 @@ use crate::support::{Gateway, Origin, Site};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
-fn connect(site: &Site, version: &str, session: &[&str]) -> String {
+pub(crate) fn connect(site: &Site, version: &str, session: &[&str]) -> String {
     site.s_client(&[&[version, "-alpn", "http/1.1"], session].concat(), REQUEST)
 }
 

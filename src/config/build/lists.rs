@@ -6,9 +6,11 @@ use std::time::Duration;
 use http::Uri;
 
 use super::super::file::{FetchedListFile, ListFile};
+use super::super::source::ListPlace;
 use super::super::types::{FetchedList, ListSource, TrustConfig};
 use super::Builder;
 use crate::certificate::Fingerprint;
+use crate::trust::RevocationList;
 
 const EVERY: Duration = Duration::from_secs(3600);
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,7 +28,10 @@ impl Builder {
         for (index, list) in lists.into_iter().enumerate() {
             let at = format!("{at}[{index}]");
             let source = match list {
-                ListFile::File(file) => ListSource::File(self.path(&file)),
+                ListFile::File(file) => {
+                    let (path, endings) = (self.path(&file), RevocationList::ENDINGS);
+                    ListSource::File(ListPlace { path, endings })
+                }
                 ListFile::Fetched(file) => ListSource::Fetched(self.fetched_list(&at, &file)),
             };
             let same = |other: &ListSource| match (other, &source) {

@@ -1,9 +1,11 @@
 //! Trust domains.
 
 use super::super::file::{OnExpiryFile, StaleWord, TrustFile, UsageFile, WhenStaleFile};
+use super::super::scalar::Strings;
+use super::super::source::ListPlace;
 use super::super::types::TrustConfig;
 use super::Builder;
-use crate::trust::{OnExpiry, TrustPolicy, Usage, WhenStale};
+use crate::trust::{DenyForm, OnExpiry, TrustPolicy, Usage, WhenStale};
 
 impl Builder {
     pub(super) fn trust_domain(&mut self, name: &str, at: &str, file: TrustFile) -> Option<TrustConfig> {
@@ -16,6 +18,7 @@ impl Builder {
             name: name.into(),
             anchors: self.path(&file.anchors),
             lists,
+            deny: file.deny.iter().flat_map(Strings::iter).map(|path| self.deny_list(at, path)).collect(),
             policy: TrustPolicy {
                 client_auth_usage: match file.client_auth_usage {
                     Some(UsageFile::Always) => Usage::Always,
@@ -41,5 +44,12 @@ impl Builder {
                 quarantine: default.quarantine,
             },
         })
+    }
+
+    fn deny_list(&mut self, at: &str, path: &str) -> ListPlace {
+        if path.is_empty() {
+            self.problem(format!("{at}.deny"), "a path is empty", Some("files or directories"), None);
+        }
+        ListPlace { path: self.path(path), endings: DenyForm::ENDINGS }
     }
 }

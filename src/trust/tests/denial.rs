@@ -161,3 +161,22 @@ fn denied_says_more_than_anything_else_that_is_wrong() {
     assert_eq!(refused(&set, &[&leaf]).0, RejectionReason::Denied);
     assert_eq!(refused(&believing(&[&root]), &[&leaf]).0, RejectionReason::Expired);
 }
+
+#[test]
+fn no_quarantine_lets_in_whoever_is_denied() {
+    let root = root();
+    let leaf = Plan { days: -10..-1, ..device() }.signed_by(&root);
+    let mut policy = TrustPolicy::default();
+    policy.quarantine.admit(FaultKind::Expired, Duration::from_secs(30 * 86_400));
+    let open = domain_of("open", &[&root], Vec::new(), policy.clone());
+    let identity = verify(&set(&[&open]), &[&leaf]).unwrap();
+    assert!(!identity.standing().is_good());
+    let own = denying("open", &[&root], "{ subject: { CN: device-1 } }", policy.clone());
+    let other = denying("other", &[&root], "{ subject: { CN: device-1 } }", TrustPolicy::default());
+    let namesake = denying("other", &[&root], "{ subject: { CN: device-2 } }", TrustPolicy::default());
+    for set in [set(&[&own]), set(&[&open, &other]), set(&[&other, &open])] {
+        assert_eq!(refused(&set, &[&leaf]).0, RejectionReason::Denied);
+        assert_eq!(lapse(&set, &identity, NOW).as_deref(), Some("denied"));
+    }
+    assert!(verify(&set(&[&open, &namesake]), &[&leaf]).is_ok());
+}

@@ -1,0 +1,208 @@
+//! The lists of a trust domain: who is revoked, and who is denied.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Loader, fetched};
+use crate::certificate::Certificate;
+use crate::config::{Config, ListPlace, ListSource, Listed, TrustConfig};
+use crate::trust::{
+    AwaitedList, DenyForm, DenyIndex, DenyIndexBuilder, FaultKind, RevocationList, TrustDomain,
+};
+
+/// A file of a list, and where the configuration names it.
+struct ListFile {
+    at: String,
+    path: PathBuf,
+}
+
+impl Loader<'_> {
+    /// The revocation lists that are there, and those that should be.
+    pub(super) fn revocation_lists(
+        &mut self,
+        trust: &TrustConfig,
+        issuers: &[Certificate],
+    ) -> Option<(Vec<Arc<RevocationList>>, Vec<AwaitedList>)> {
+        let (mut lists, mut awaited) = (Vec::new(), Vec::new());
+        let before = self.problems.len();
+        for (index, source) in trust.lists.iter().enumerate() {
+            let at = format!("trust.{}.revocation.lists[{index}]", trust.name);
+            match source {
+                ListSource::File(place) => lists.extend(self.revocation_lists_at(&at, place, issuers)),
+                ListSource::Fetched(list) => {
+                    if let Some(ca) = &list.ca {
+                        self.authorities(&format!("{at}.ca"), ca);
+                    }
+                    match fetched::read(list, issuers, self.now) {
+                        Ok(read) => lists.extend(read.into_iter().map(Arc::new)),
+                        Err((missing, reason)) => {
+                            self.warnings.push(format!(
+                                "{at}: {missing}{reason}; until it is there, `when_stale` decides about clients"
+                            ));
+                            awaited.push(missing);
+                        }
+                    }
+                }
+            }
+        }
+        (self.problems.len() == before).then_some((lists, awaited))
+    }
+
+    fn revocation_lists_at(
+        &mut self,
+        at: &str,
+        place: &ListPlace,
+        issuers: &[Certificate],
+    ) -> Vec<Arc<RevocationList>> {
+        let before = self.problems.len();
+        let files = self.files(at, place);
+        // A directory that nobody has filled yet, or that somebody has emptied: it does not say that nobody is revoked.
+        if files.is_empty() && self.problems.len() == before {
+            let found = format!("`{}` holds no revocation list", place.path.display());
+            self.problem(at, found, Some(&format!("files that end in {}", endings(place))), None);
+        }
+        let mut lists = Vec::new();
+        for ListFile { at, path } in files {
+            let Some(file) = self.open(&at, &path) else { continue };
+            match RevocationList::read_from(file, issuers, self.now) {
+                Ok(read) => lists.extend(read.into_iter().map(Arc::new)),
+                Err(error) => {
+                    self.problem(at, format!("`{}` cannot be used: {error}", path.display()), None, None);
+                }
+            }
+        }
+        lists
+    }
+
+    pub(super) fn doubt_lists_about_the_expired(&mut self, trust: &TrustConfig, domain: &TrustDomain) {
+        let is_let_in = !trust.policy.quarantine.spans(FaultKind::Expired).is_empty();
+        if is_let_in && domain.revocation_lists().next().is_some() {
+            self.warnings.push(format!(
+                "trust.{}: routes accept clients that have expired, and a revocation list may leave these out (RFC \
+                 5280, section 3.3): make sure that the issuer keeps them as long as the routes accept them",
+                trust.name
+            ));
+        }
+    }
+
+    /// An old list, put back by mistake or by somebody who wants a revoked client in, does not take effect.
+    pub(super) fn refuse_older_lists(&mut self, domain: &TrustDomain) -> Option<()> {
+        let previous = self.previous.map_or(&[][..], |previous| &previous.trust);
+        let in_force = previous.iter().find(|in_force| in_force.name() == domain.name());
+        let Some(Err(error)) = in_force.map(|in_force| domain.check_succession(in_force)) else {
+            return Some(());
+        };
+        let at = format!("trust.{}.revocation.lists", domain.name());
+        self.problem(at, error.to_string(), None, Some("a restart takes whatever list is there"));
+        None
+    }
+
+    /// The deny lists that the domain names, and apart from them the one that the gateway keeps itself.
+    pub(super) fn deny_lists(&mut self, trust: &TrustConfig, config: &Config) -> Option<[Arc<DenyIndex>; 2]> {
+        let before = self.problems.len();
+        let mut named = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (index, source) in trust.deny.iter().enumerate() {
+            let files = self.files(&format!("trust.{}.deny[{index}]", trust.name), source);
+            named.extend(files.into_iter().filter(|file| seen.insert(file.path.clone())));
+        }
+        let own = self.own_deny_list.clone().map(|path| ListFile { at: OWN.to_owned(), path });
+        let own: Vec<_> = own.into_iter().collect();
+        let indexes = [named, own].map(|files| Arc::new(self.deny_index(&files, trust, config)));
+        (self.problems.len() == before).then_some(indexes)
+    }
+
+    pub(super) fn deny(&mut self, domain: TrustDomain, [named, own]: [Arc<DenyIndex>; 2]) -> TrustDomain {
+        let doubts = domain.doubts_about(&named, self.now);
+        let name = domain.name().clone();
+        let domain = domain.denying(vec![named, own]);
+        let anchors = domain.denied_anchors(self.now).map(|(anchor, why)| {
+            format!("anchor `{}` is denied {why}: so is every client that it vouches for", anchor.subject)
+        });
+        self.warnings
+            .extend(doubts.into_iter().chain(anchors).map(|doubt| format!("trust.{name}.deny: {doubt}")));
+        domain
+    }
+
+    fn deny_index(&mut self, files: &[ListFile], trust: &TrustConfig, config: &Config) -> DenyIndex {
+        let mut builder = DenyIndexBuilder::new(&trust.name);
+        for ListFile { at, path } in files {
+            let name = path.display().to_string();
+            let Some(bytes) = self.read(at, path) else { continue };
+            let Some(form) = path.extension().and_then(|ending| DenyForm::of_ending(ending.to_str()?)) else {
+                let found = format!("how `{name}` is written cannot be told from its name");
+                self.problem(at, found, Some("a name that ends in `.yaml`, `.yml` or `.csv`"), None);
+                continue;
+            };
+            if let Err(error) = builder.read(&name, form, &bytes) {
+                for sentence in error.sentences() {
+                    self.problem(at, sentence, None, None);
+                }
+            }
+        }
+        for (domain, file, place) in builder.elsewhere() {
+            if config.trust.iter().all(|known| known.name != *domain) {
+                let warning = format!(
+                    "{place} of `{file}` is for trust domain `{domain}`, which there is not: it denies nobody"
+                );
+                if !self.warnings.contains(&warning) {
+                    self.warnings.push(warning);
+                }
+            }
+        }
+        builder.finish()
+    }
+
+    /// The list that the gateway keeps itself is there once it has blocked somebody. That it went away since would bring
+    /// all of them back.
+    pub(super) fn find_own_deny_list(&mut self, config: &Config) {
+        let Some(source) = config.own_deny_list() else { return };
+        let was_there = self.previous.is_some_and(|previous| previous.own_deny_list.is_some());
+        match std::fs::metadata(&source.path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                if was_there {
+                    let found = format!("`{}` is gone, which says who is blocked", source.path.display());
+                    let hint = "put it back; or write `deny: []` into it, which blocks nobody; a restart goes on without it";
+                    self.problem(OWN, found, None, Some(hint));
+                }
+            }
+            _ => self.own_deny_list = Some(source.path),
+        }
+    }
+
+    fn files(&mut self, at: &str, source: &ListPlace) -> Vec<ListFile> {
+        let file = |path: PathBuf| ListFile { at: at.to_owned(), path };
+        match source.look() {
+            Ok(Listed::File) => vec![file(source.path.clone())],
+            Ok(Listed::Directory { files, passed_over }) => {
+                for path in passed_over {
+                    let name = name(&path);
+                    let directory = source.path.display();
+                    self.warnings.push(format!(
+                        "{at}: `{name}` in `{directory}` is passed over (files that count end in {})",
+                        endings(source)
+                    ));
+                }
+                files.into_iter().map(file).collect()
+            }
+            Err(error) => {
+                let found = format!("the directory `{}` cannot be read: {error}", source.path.display());
+                self.problem(at, found, None, None);
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Where the file that the gateway keeps itself belongs to.
+const OWN: &str = "server.state_directory";
+
+fn endings(source: &ListPlace) -> String {
+    source.endings.iter().map(|ending| format!("`.{ending}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
