@@ -82,7 +82,7 @@ impl Census {
     pub fn report(&self, trust: &[Arc<TrustDomain>]) -> Value {
         let settings = (self.settings)();
         let (anchors, tally) = self.count(trust);
-        let ledger = self.ledger();
+        let (since, ledger) = (tally.earliest(), self.ledger());
         let next = tally.next().into_iter().map(|entry| {
             let (fingerprint, subject) = ledger.soonest().find(&entry).unzip();
             let voucher = ledger.vouchers().get(usize::from(entry.anchor)).cloned();
@@ -94,6 +94,7 @@ impl Census {
             held: ledger.len(),
             evicted: ledger.evicted(),
             missed: self.metrics.census.all_missed(),
+            since,
             anchors,
             next: next.collect(),
         }
@@ -163,7 +164,7 @@ impl Census {
         let now = (self.clock)();
         let mut ledger = self.ledger();
         let evicted = ledger.evicted();
-        for client in &arrivals.clients {
+        for (_, client) in &arrivals.clients {
             ledger.saw(client, settings.maximum, now);
         }
         self.metrics.census.evicted(ledger.evicted() - evicted);

@@ -16,6 +16,7 @@ mod operate_command;
 mod pki_command;
 mod selector_arguments;
 mod table;
+mod trust_command;
 
 /// A reverse proxy for services that only known machines and people may reach.
 ///

@@ -10,7 +10,7 @@ pub(super) const PREFIX: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub fingerprint: [u8; PREFIX],
-    /// Of the client: two certificates of one name are those of one client, the later one a renewal.
+    /// Of the client: two certificates of one name are those of one client, the one that came later a renewal.
     pub name: u64,
     pub not_after: Moment,
     pub first_seen: Moment,
@@ -24,7 +24,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     InUse,
-    /// A later certificate of the same name has come since.
+    /// Another certificate of the same name has come since, and this one has not.
     Superseded,
 }
 

@@ -84,6 +84,8 @@ impl CensusFile {
                 Ok(Found::Census(ledger))
             }
             Err(reason) if is_about_contents(&reason) => {
+                let is_short = reason.kind() == io::ErrorKind::UnexpectedEof;
+                let reason = if is_short { broken("it ends too early") } else { reason };
                 let put = self.path.with_extension("broken");
                 std::fs::rename(&self.path, &put)?;
                 Ok(Found::Broken { reason, put })

@@ -29,7 +29,7 @@ pub struct Seen {
     pub not_after: Option<UnixTime>,
     pub first_seen: UnixTime,
     pub last_seen: UnixTime,
-    /// A later certificate of the same name has come since.
+    /// Another certificate of the same name has come since, and this one has not.
     pub is_superseded: bool,
     /// Kept only for those that expire next.
     pub subject: Option<Arc<str>>,
@@ -41,7 +41,7 @@ pub struct Seen {
 pub(super) struct Ledger {
     entries: Entries,
     by_fingerprint: HashTable<u32>,
-    /// The latest certificate of each name.
+    /// The certificate of each name that came last for the first time.
     by_name: HashTable<u32>,
     hasher: RandomState,
     vouchers: Vec<Voucher>,
@@ -121,7 +121,8 @@ impl Ledger {
         self.entries.at_mut(number).standing = standing;
     }
 
-    /// Superseded is a certificate that was not seen any more after a later one of its name had come.
+    /// Superseded is a certificate that was not seen any more after another one of its name had come for the first time. Not
+    /// the dates in it decide: a renewal may be for a shorter time.
     fn standing(&self, number: u32) -> Use {
         let entry = self.entries.at(number);
         let hash = self.hasher.hash_one(entry.name);
@@ -182,7 +183,7 @@ impl Ledger {
             by_name.insert_unique(hash, number, |number| hasher.hash_one(entries.at(*number).name));
             return;
         };
-        let is_later = entries.at(*latest).not_after <= added.not_after;
+        let is_later = entries.at(*latest).first_seen <= added.first_seen;
         let earlier = if is_later { std::mem::replace(latest, number) } else { number };
         if self.standing(earlier) == Use::Superseded {
             let entry = self.entries.at_mut(earlier);

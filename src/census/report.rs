@@ -17,6 +17,8 @@ pub(super) struct Report {
     pub held: usize,
     pub evicted: u64,
     pub missed: u64,
+    /// Since when clients are known to have been seen, within the window.
+    pub since: Option<UnixTime>,
     /// The anchors of one domain in a row, those in force first.
     pub anchors: Vec<OfAnchor>,
     /// With the whole fingerprint and the subject of those that are known by more than a number.
@@ -54,6 +56,7 @@ impl Report {
             "held": self.held,
             "evicted": self.evicted,
             "missed": self.missed,
+            "since": time(self.since),
             "trust": domains.into_iter().map(|domain| self.domain(domain)).collect::<Vec<_>>(),
             "expiring_next": self.next.iter().map(Expiring::to_json).collect::<Vec<_>>(),
         })

@@ -53,6 +53,7 @@ pub(super) struct Tally {
     /// The end of each span of [`WITHIN`].
     ends: [Moment; WITHIN.len()],
     by_anchor: Vec<Counts>,
+    earliest: Option<Moment>,
     next: BinaryHeap<Expiring>,
 }
 
@@ -92,6 +93,7 @@ impl Tally {
             now: Moment::new(window.now),
             ends: WITHIN.map(|(_, days)| Moment::new(window.now.saturating_add(days * DAY))),
             by_anchor: vec![Counts::default(); anchors],
+            earliest: None,
             next: BinaryHeap::with_capacity(NAMED + 1),
         }
     }
@@ -101,6 +103,8 @@ impl Tally {
             return;
         }
         let Some(counts) = self.by_anchor.get_mut(usize::from(entry.anchor)) else { return };
+        let first_seen = entry.first_seen.max(self.since);
+        self.earliest = Some(self.earliest.map_or(first_seen, |earliest| earliest.min(first_seen)));
         if entry.standing == Use::Superseded {
             counts.superseded += 1;
             return;
@@ -126,6 +130,11 @@ impl Tally {
     /// In the order of the ledger's anchors.
     pub(super) fn by_anchor(&self) -> &[Counts] {
         &self.by_anchor
+    }
+
+    /// Since when somebody is known to have been seen, within the window.
+    pub(super) fn earliest(&self) -> Option<UnixTime> {
+        self.earliest?.time()
     }
 
     /// Those that expire next, the first one first.

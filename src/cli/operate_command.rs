@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::admin_client::{AdminArguments, AdminClient, Pairs};
 use super::selector_arguments::SelectorArguments;
 use super::table::{Table, shown};
+use super::trust_command::{self, TrustArguments};
 use crate::admin::Selector;
 use crate::config::Span;
 
@@ -19,6 +20,14 @@ pub(super) enum OperateCommand {
     Status(AdminArguments),
     /// Have a running gateway read everything anew, or hear why it keeps what it has
     Reload(AdminArguments),
+    /// Say how many clients depend on each trust anchor, whether an old one can go, and who expires next
+    ///
+    /// Counted are clients that were seen lately (`census.window`) and have not come with a later certificate since.
+    #[command(after_help = "Examples:\n  \
+        portcullis trust\n  \
+        portcullis trust --expiring 100\n  \
+        portcullis trust --json | jq -r '.expiring_next[].subject'")]
+    Trust(TrustArguments),
     /// List the open connections
     #[command(after_help = "Examples:\n  \
         portcullis connections\n  \
@@ -64,6 +73,7 @@ pub(super) fn run(command: OperateCommand) -> Result<(), String> {
         OperateCommand::Reload(admin) => {
             AdminClient::find(&admin)?.post_for_text("/reload", &Pairs::new())?.trim_end().to_owned()
         }
+        OperateCommand::Trust(arguments) => trust_command::run(&arguments)?,
         OperateCommand::Connections(arguments) => connections(arguments)?,
         OperateCommand::Kick(arguments) => kick(arguments)?,
     })
@@ -190,12 +200,12 @@ fn duration(text: &str) -> Result<String, String> {
     text.parse::<Span>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-fn items(value: &Value) -> &[Value] {
+pub(super) fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// A value as people read it.
-fn word(value: &Value) -> String {
+pub(super) fn word(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => shown(text),

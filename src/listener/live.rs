@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ahash::AHashMap;
 
@@ -28,7 +29,8 @@ pub struct LiveConnections {
 /// Clients that were admitted since somebody last asked, each as often as it was.
 #[derive(Default)]
 pub struct Arrivals {
-    pub clients: Vec<Arc<ClientIdentity>>,
+    /// Each with the time at which its handshake was over.
+    pub clients: Vec<(Instant, Arc<ClientIdentity>)>,
     /// That there was no room for.
     pub missed: u64,
 }
@@ -67,9 +69,9 @@ impl Default for LiveConnections {
 
 impl Arrivals {
     /// Bounded: nobody waits until they are fetched.
-    fn note(&mut self, identity: &Arc<ClientIdentity>) {
+    fn note(&mut self, at: Instant, identity: &Arc<ClientIdentity>) {
         if self.clients.len() < MOST_ARRIVALS {
-            self.clients.push(identity.clone());
+            self.clients.push((at, identity.clone()));
         } else {
             self.missed += 1;
         }
@@ -128,7 +130,7 @@ impl LiveConnections {
         self.notes_arrivals.store(wanted, Ordering::Relaxed);
     }
 
-    /// Who was admitted since this was last asked.
+    /// Who was admitted since this was last asked, in that order.
     pub fn arrivals(&self) -> Arrivals {
         let mut all = Arrivals::default();
         for shard in &self.admitted {
@@ -136,6 +138,7 @@ impl LiveConnections {
             all.clients.append(&mut arrivals.clients);
             all.missed += arrivals.missed;
         }
+        all.clients.sort_by_key(|(at, _)| *at);
         all
     }
 
@@ -217,7 +220,7 @@ impl Entered {
         if let Some(identity) = &connection.identity
             && self.0.notes_arrivals.load(Ordering::Relaxed)
         {
-            open.arrivals.note(identity);
+            open.arrivals.note(connection.opened, identity);
         }
         drop(open);
         // Whoever asked all others to go looked through them before or after this, but is seen to have begun.

@@ -160,6 +160,7 @@ fn describe(runtime: &Runtime, connection: &Connection) -> Value {
             "trust_domain": &**identity.trust_domain(),
             "anchor": identity.anchor().subject,
             "valid_until": moment(identity.valid_until()),
+            "standing": identity.standing().to_string(),
         })
     });
     json!({

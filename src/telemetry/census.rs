@@ -48,7 +48,7 @@ impl CensusMetrics {
             in_use: gauges(
                 r,
                 "portcullis_client_certificates",
-                "Client certificates seen within `census.window` and not superseded by a later one of the same name.",
+                "Client certificates seen within `census.window` and not superseded by one of the same name that came later.",
                 &ANCHOR,
             ),
             expired: gauges(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::open::OpenConnection;
-use crate::support::{Gateway, Origin, Site, eventually};
+use crate::support::{BINARY, Gateway, Origin, Site, eventually, run};
 
 const ROUTES: (&str, &str) = ("routes", "[{ pool: main }]");
 const STATE: (&str, &str) = ("server", "{ threads: 1, drain_timeout: 5s, state_directory: state }");
@@ -70,13 +70,14 @@ fn clients_are_counted_by_anchor_and_expiry_and_those_that_expire_next_are_named
     assert!(is(sum(&gateway, "portcullis_client_certificates_expiring", "within=\"30d\""), 2));
     assert!(is(sum(&gateway, "portcullis_client_certificates_expired", "Test CA"), 0));
     assert!(is(gateway.metric("portcullis_census_missed_total"), 0));
-    // Renewed: nobody need worry any more.
-    site.pki(&["issue", "week-2", "--subject", "CN=week", "--days", "95"]);
+    // Renewed, for a shorter time than before.
+    site.pki(&["issue", "week-2", "--subject", "CN=week", "--days", "3"]);
     assert_eq!(site.curl(Some("week-2"), &[], "/").status, 200);
     let renewed = census(&gateway);
     let fleet = anchor(&renewed, "Test CA");
     assert_eq!((&fleet["certificates"], &fleet["superseded"]), (&Value::from(4), &Value::from(1)));
-    assert_eq!(subjects(&renewed)[..2], ["CN=month", "CN=quarter"]);
+    assert_eq!(subjects(&renewed)[..2], ["CN=week", "CN=month"]);
+    assert_ne!(renewed["expiring_next"][0]["not_after"], next["not_after"], "the one of now");
     assert_eq!(gateway.admin_request("POST", "/census").0, 405);
 }
 
@@ -210,6 +211,20 @@ fn an_authority_is_replaced_while_requests_are_served() {
     assert_eq!(after["certificates"], 1);
     assert!(is(sum(&gateway, "portcullis_anchor_connections", "Test CA"), 2));
 
+    let told = || {
+        let output = run(site.path(), BINARY, &["trust", "-c", "gateway.yaml"]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let needed = told();
+    for part in [
+        "fleet: `CN=Test CA` (",
+        ") is needed: 1 client, 2 open connections",
+        ") is needed: 1 client, 1 open connection",
+        "CN=sensor-1,OU=sensors",
+    ] {
+        assert!(needed.contains(part), "{part}\n{needed}");
+    }
+
     // The server's certificate is replaced as well, and the old authority goes, while the new one's client asks on.
     let asking = std::thread::spawn(move || {
         for answered in 0..200 {
@@ -238,4 +253,6 @@ fn an_authority_is_replaced_while_requests_are_served() {
     let before = anchor(&last, "Test CA");
     assert_eq!((&before["in_force"], &before["certificates"]), (&Value::from(false), &Value::from(1)));
     assert_eq!(anchor(&last, "New CA")["connections"], 1);
+    let told = told();
+    assert!(told.contains("is gone: 1 client seen since"), "{told}");
 }
