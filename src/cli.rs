@@ -145,7 +145,7 @@ fn check(argument: &ConfigArgument) -> Result<(), String> {
     let config = Config::read(&argument.config).map_err(|errors| errors.to_string())?;
     let runtime = server::load(config).map_err(|error| error.to_string())?;
     let mut text = String::new();
-    for warning in &runtime.warnings {
+    for warning in runtime.warnings() {
         text += &format!("warning: {warning}\n");
     }
     text += &format!(

@@ -4,6 +4,7 @@ mod fetched;
 mod files;
 mod watch;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,17 +34,19 @@ pub struct Reloader {
 #[derive(Default)]
 struct Last {
     /// Why it failed, if nothing has mended it since.
-    error: Option<(Trigger, String)>,
+    errors: BTreeMap<Trigger, String>,
     /// The files as they were before it read them.
     seen: FileStates,
 }
 
 /// Why there is a reload.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Trigger {
     /// Somebody asked for it: SIGHUP, `POST /reload`.
     Asked,
     FileChanged,
+    /// A revocation list or a deny list: these wait for nothing else.
+    ListChanged,
 }
 
 impl Reloader {
@@ -56,7 +59,7 @@ impl Reloader {
         fetcher: Arc<Fetcher>,
         seen: FileStates,
     ) -> Self {
-        let last = Last { seen, error: None };
+        let last = Last { seen, errors: BTreeMap::new() };
         Self { cell, surroundings, telemetry, doorkeeper, fetcher, last: Mutex::new(last) }
     }
 
@@ -74,7 +77,7 @@ impl Reloader {
             last.seen = FileStates::of(&runtime.config);
             self.load(runtime.config).and_then(|runtime| fetched::refuse_lost(runtime, &current))
         });
-        self.put_in_force(&mut last, read, Trigger::Asked)
+        self.put_in_force_or_refuse(&mut last, read, Trigger::Asked)
     }
 
     /// Reads the files anew that the configuration in force names, if one of them changed. Not the configuration itself:
@@ -87,50 +90,94 @@ impl Reloader {
             return;
         }
         log::info!("a file that the configuration names has changed");
+        let mut changed = seen.changed_since(&last.seen);
         last.seen = seen;
+        self.renew_lists(&mut last, &mut changed);
+        // What failed because of a list is tried again now that the list may be right.
+        if changed.is_empty() && !last.errors.contains_key(&Trigger::FileChanged) {
+            return;
+        }
         let current = self.cell.load_full();
         let read = self.load(config).and_then(|runtime| fetched::refuse_lost(runtime, &current));
         // Its result is in the log, in `/status` and in the metrics.
-        let _ = self.put_in_force(&mut last, read, Trigger::FileChanged);
+        let _ = self.put_in_force_or_refuse(&mut last, read, Trigger::FileChanged);
     }
 
-    fn put_in_force(
+    /// Revocation lists and deny lists among the files that have `changed` are read before anything else, and what can be
+    /// read of them takes effect whatever else is wrong.
+    fn renew_lists(&self, last: &mut Last, changed: &mut BTreeSet<PathBuf>) {
+        let current = self.cell.load_full();
+        let config = &current.config;
+        let mut lists = changed.clone();
+        lists.retain(|path| config.is_list(path));
+        if lists.is_empty() {
+            return;
+        }
+        // A certificate may lie in a directory of lists.
+        let (places, files) = (config.list_places(), config.files());
+        changed.retain(|path| !lists.contains(path) || files.contains(path) && !places.contains(path));
+        if last.errors.contains_key(&Trigger::ListChanged) {
+            // What is in force may be more than the files say.
+            lists.extend(places);
+        }
+        let renewed = current.renew(&lists, &self.surroundings, tls::now());
+        let put = renewed.runtime.map(|runtime| self.put_in_force(last, runtime, Trigger::ListChanged));
+        if !renewed.problems.is_empty() {
+            let file = config.file.clone();
+            let effect = if put.is_some() { "lists that can be read take effect" } else { "nothing changes" };
+            self.refused(
+                last,
+                &ConfigErrors { file, problems: renewed.problems },
+                Trigger::ListChanged,
+                effect,
+            );
+        } else if put.is_none() {
+            last.errors.remove(&Trigger::ListChanged);
+            self.surroundings.metrics.reload_succeeded(!last.errors.is_empty());
+        }
+    }
+
+    fn put_in_force_or_refuse(
         &self,
         last: &mut Last,
         read: Result<Runtime, ConfigErrors>,
         trigger: Trigger,
     ) -> Result<u64, String> {
-        let metrics = &self.surroundings.metrics;
         match read {
-            Ok(runtime) => {
-                self.fetcher.follow(fetched::wanted(&runtime));
-                let generation = runtime.generation;
-                for warning in &runtime.warnings {
-                    log::warn!("{warning}");
-                }
-                self.telemetry.follow(&runtime.config.logging);
-                self.cell.store(runtime);
-                // Files that are right do not mend a configuration that is wrong.
-                last.error.take_if(|(failed, _)| trigger == Trigger::Asked || *failed == trigger);
-                metrics.reload_succeeded(last.error.is_some());
-                log::info!("configuration reloaded, generation {generation}");
-                let ended = self.doorkeeper.review_all(tls::now());
-                if ended > 0 {
-                    log::warn!("{ended} open connections ended: their clients may no longer enter");
-                }
-                Ok(generation)
-            }
+            Ok(runtime) => Ok(self.put_in_force(last, runtime, trigger)),
             Err(errors) => {
-                self.fetcher.follow(fetched::wanted(&self.cell.load()));
-                let text = errors.to_string();
-                metrics.reload_failed();
-                log::error!("reload refused, the configuration before it stays in force: {text}");
-                if trigger == Trigger::Asked || last.error.is_none() {
-                    last.error = Some((trigger, text.clone()));
-                }
-                Err(text)
+                let effect = "the configuration before it stays in force";
+                Err(self.refused(last, &errors, trigger, effect))
             }
         }
+    }
+
+    fn put_in_force(&self, last: &mut Last, runtime: Runtime, trigger: Trigger) -> u64 {
+        self.fetcher.follow(fetched::wanted(&runtime));
+        let generation = runtime.generation;
+        for warning in runtime.warnings() {
+            log::warn!("{warning}");
+        }
+        self.telemetry.follow(&runtime.config.logging);
+        self.cell.store(runtime);
+        // Files that are right do not mend a configuration that is wrong, nor lists other files.
+        last.errors.retain(|failed, _| *failed < trigger);
+        self.surroundings.metrics.reload_succeeded(!last.errors.is_empty());
+        log::info!("configuration reloaded, generation {generation}");
+        let ended = self.doorkeeper.review_all(tls::now());
+        if ended > 0 {
+            log::warn!("{ended} open connections ended: their clients may no longer enter");
+        }
+        generation
+    }
+
+    fn refused(&self, last: &mut Last, errors: &ConfigErrors, trigger: Trigger, effect: &str) -> String {
+        self.fetcher.follow(fetched::wanted(&self.cell.load()));
+        let text = errors.to_string();
+        self.surroundings.metrics.reload_failed();
+        log::error!("reload refused, {effect}: {text}");
+        last.errors.insert(trigger, text.clone());
+        text
     }
 
     fn load(&self, config: Config) -> Result<Runtime, ConfigErrors> {
@@ -151,7 +198,7 @@ impl Reloader {
 
     /// Why the last reload failed, if what is in force is older than what is on disk.
     pub fn last_error(&self) -> Option<String> {
-        self.last().error.as_ref().map(|(_, text)| text.clone())
+        self.last().errors.values().next().cloned()
     }
 
     pub fn surroundings(&self) -> &Surroundings {

@@ -3,6 +3,7 @@
 mod cell;
 mod load;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -19,6 +20,7 @@ use crate::trust::{TrustDomain, TrustSet};
 use crate::upstream::Pools;
 
 pub use cell::{Cell, Pinned};
+pub use load::Renewed;
 
 /// One configuration in force.
 pub struct Runtime {
@@ -29,11 +31,11 @@ pub struct Runtime {
     pub listeners: Vec<Arc<ListenerRuntime>>,
     pub trust: Vec<Arc<TrustDomain>>,
     pub pools: Pools,
-    pub routes: RouteTable,
+    pub routes: Arc<RouteTable>,
     /// In the order of `routes`.
     pub route_metrics: Vec<Arc<RouteMetrics>>,
-    pub identity_headers: IdentityHeaders,
-    pub forwarding: Forwarding,
+    pub identity_headers: Arc<IdentityHeaders>,
+    pub forwarding: Arc<Forwarding>,
     /// What whoever asks the admin endpoints over TCP must know.
     pub admin_token: Option<Arc<Token>>,
     /// Certificates of ours and anchors, for `/certs`.
@@ -41,7 +43,9 @@ pub struct Runtime {
     /// The deny list that the gateway keeps itself, if it is there.
     pub own_deny_list: Option<PathBuf>,
     /// What is legal but should be looked at.
-    pub warnings: Vec<String>,
+    warnings: Vec<String>,
+    /// The same, of revocation lists and deny lists.
+    list_warnings: Vec<String>,
 }
 
 /// A certificate whose expiry an operator must know about.
@@ -65,6 +69,7 @@ pub struct StapleSummary {
 }
 
 /// One listener, ready to shake hands.
+#[derive(Clone)]
 pub struct ListenerRuntime {
     pub name: Arc<str>,
     pub address: ListenAddress,
@@ -99,5 +104,15 @@ impl Runtime {
         now: UnixTime,
     ) -> Result<Self, ConfigErrors> {
         load::load(config, previous, surroundings, now)
+    }
+
+    /// Reads only those lists anew of which a file is among `changed`.
+    pub fn renew(&self, changed: &BTreeSet<PathBuf>, surroundings: &Surroundings, now: UnixTime) -> Renewed {
+        load::renew(self, changed, surroundings, now)
+    }
+
+    /// What is legal but should be looked at.
+    pub fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.warnings.iter().chain(&self.list_warnings)
     }
 }

@@ -75,7 +75,7 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     let surroundings = surroundings(metrics)?;
     let fetcher = Arc::new(Fetcher::start(surroundings.metrics.clone()).map_err(StartError::Thread)?);
     let (runtime, files) = reload::first(config, &surroundings, &fetcher)?;
-    for warning in &runtime.warnings {
+    for warning in runtime.warnings() {
         log::warn!("{warning}");
     }
     if let Some(socket) = runtime.config.server.upgrade_socket.as_deref().filter(|_| upgrade) {

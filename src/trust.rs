@@ -173,6 +173,16 @@ impl TrustDomain {
         &self.anchors
     }
 
+    /// What the anchors say, in the same order.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    /// Those that name anybody.
+    pub fn denying_indexes(&self) -> Vec<Arc<DenyIndex>> {
+        self.denied.indexes().to_vec()
+    }
+
     pub fn policy(&self) -> &TrustPolicy {
         &self.policy
     }

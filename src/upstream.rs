@@ -172,7 +172,7 @@ pub enum Patience {
 pub struct PoolId(usize);
 
 /// All pools of one configuration. A request keeps the number of its own, not a count on it that all threads would write.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Pools {
     by_name: AHashMap<Arc<str>, PoolId>,
     all: Vec<Arc<UpstreamPool>>,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,20 @@ impl Config {
         let named =
             self.trust.iter().flat_map(|trust| revoking(trust).into_iter().chain(trust.deny.iter().cloned()));
         named.chain(self.own_deny_list()).collect()
+    }
+
+    /// Whether a change of `file` is one of a revocation list or a deny list.
+    pub fn is_list(&self, file: &Path) -> bool {
+        self.list_places().iter().any(|place| file == place || file.parent() == Some(place))
+    }
+
+    /// Files and directories of lists, also of those that are fetched.
+    pub fn list_places(&self) -> Vec<PathBuf> {
+        let kept = self.trust.iter().flat_map(|trust| &trust.lists).filter_map(|source| match source {
+            ListSource::Fetched(list) => Some(list.kept.clone()),
+            ListSource::File(_) => None,
+        });
+        self.lists().into_iter().map(|place| place.path).chain(kept).collect()
     }
 
     /// The deny list that the gateway keeps itself and that counts in every trust domain; `None`: it keeps nothing. The

@@ -29,6 +29,7 @@ pub struct ServerCertificate {
 const LARGEST_CA_NAMES: usize = 16 * 1024;
 
 /// Ready to accept connections.
+#[derive(Clone)]
 pub struct ServerContexts {
     default: SslContext,
     choice: Arc<Choice>,

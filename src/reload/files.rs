@@ -17,7 +17,7 @@ pub struct FileStates(Vec<(PathBuf, Option<State>)>);
 const DIRECTORY: State = State { device: 0, number: 0, size: 0, modified: (0, 0), changed: (0, 0) };
 
 /// A file that was replaced has another number; one that was written in place, other times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct State {
     device: u64,
     number: u64,
@@ -41,6 +41,14 @@ impl FileStates {
             }
         }
         Self(states)
+    }
+}
+
+impl FileStates {
+    /// The files that are not what they were.
+    pub(super) fn changed_since(&self, before: &Self) -> BTreeSet<PathBuf> {
+        let (now, then): (BTreeSet<_>, BTreeSet<_>) = (self.0.iter().collect(), before.0.iter().collect());
+        now.symmetric_difference(&then).map(|(path, _)| path.clone()).collect()
     }
 }
 

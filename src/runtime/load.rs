@@ -3,6 +3,7 @@
 mod fetched;
 mod lists;
 mod operator;
+mod renew;
 mod staples;
 
 use std::fs::File;
@@ -26,7 +27,7 @@ use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_gro
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
 use crate::telemetry::HandshakeFailure;
-use crate::trust::{TrustDomain, TrustError, TrustSet};
+use crate::trust::{AwaitedList, DenyIndex, RevocationList, TrustDomain, TrustError, TrustSet};
 use crate::upstream::{LoadedUpstreamTls, Pools, UpstreamPool};
 
 const READ_AT_ONCE: usize = 64 * 1024;
@@ -38,11 +39,18 @@ struct Loader<'a> {
     now: UnixTime,
     problems: Vec<Problem>,
     warnings: Vec<String>,
+    /// What is to be said of revocation lists and deny lists.
+    list_warnings: Vec<String>,
     certificates: Vec<CertificateSummary>,
     staples: Vec<StapleSummary>,
     /// If it is there.
     own_deny_list: Option<PathBuf>,
+    /// It was there, and is not any more.
+    lacks_own_deny_list: bool,
 }
+
+pub use renew::Renewed;
+pub(super) use renew::renew;
 
 pub(super) fn load(
     config: Config,
@@ -50,16 +58,7 @@ pub(super) fn load(
     surroundings: &Surroundings,
     now: UnixTime,
 ) -> Result<Runtime, ConfigErrors> {
-    let mut loader = Loader {
-        surroundings,
-        previous,
-        now,
-        problems: Vec::new(),
-        warnings: Vec::new(),
-        certificates: Vec::new(),
-        staples: Vec::new(),
-        own_deny_list: None,
-    };
+    let mut loader = Loader::new(surroundings, previous, now);
     if let Some(previous) = previous {
         loader.refuse_moved_listeners(&config, &previous.config);
         loader.refuse_settings_of_the_process(&config, &previous.config);
@@ -108,15 +107,36 @@ pub(super) fn load(
         trust,
         pools,
         route_metrics: routes.iter().map(|route| metrics.route(&route.name)).collect(),
-        routes: RouteTable::build(routes),
-        identity_headers,
-        forwarding: Forwarding::new(config.trusted_proxies.clone()),
+        routes: Arc::new(RouteTable::build(routes)),
+        identity_headers: Arc::new(identity_headers),
+        forwarding: Arc::new(Forwarding::new(config.trusted_proxies.clone())),
         admin_token,
         certificates: loader.certificates,
         own_deny_list: loader.own_deny_list,
         warnings: loader.warnings,
+        list_warnings: loader.list_warnings,
         config,
     })
+}
+
+/// In the metrics.
+fn show(_trust: &[Arc<TrustDomain>], _surroundings: &Surroundings) {}
+
+impl<'a> Loader<'a> {
+    fn new(surroundings: &'a Surroundings, previous: Option<&'a Runtime>, now: UnixTime) -> Self {
+        Self {
+            surroundings,
+            previous,
+            now,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            list_warnings: Vec::new(),
+            certificates: Vec::new(),
+            staples: Vec::new(),
+            own_deny_list: None,
+            lacks_own_deny_list: false,
+        }
+    }
 }
 
 impl Loader<'_> {
@@ -200,6 +220,17 @@ impl Loader<'_> {
     }
 
     fn trust(&mut self, trust: &TrustConfig, config: &Config) -> Option<Arc<TrustDomain>> {
+        let bundle = self.anchors(trust)?;
+        let before = self.problems.len();
+        let lists = self.revocation_lists(trust, &bundle);
+        let denied = self.deny_lists(trust, config);
+        if self.problems.len() > before {
+            return None;
+        }
+        self.domain(trust, bundle, lists, denied, Vec::new())
+    }
+
+    fn anchors(&mut self, trust: &TrustConfig) -> Option<Vec<Certificate>> {
         let at = format!("trust.{}.anchors", trust.name);
         let expected = Some("one or more PEM blocks of type CERTIFICATE");
         let pem = self.read(&at, &trust.anchors)?;
@@ -230,17 +261,25 @@ impl Loader<'_> {
                 not_after: anchor.not_after(),
             });
         }
-        let lists = self.revocation_lists(trust, &bundle);
-        let denied = self.deny_lists(trust, config);
-        let ((lists, awaited), denied) = (lists?, denied?);
+        Some(bundle)
+    }
+
+    fn domain(
+        &mut self,
+        trust: &TrustConfig,
+        bundle: Vec<Certificate>,
+        (lists, awaited): (Vec<Arc<RevocationList>>, Vec<AwaitedList>),
+        denied: [Arc<DenyIndex>; 2],
+        still_denied: Vec<Arc<DenyIndex>>,
+    ) -> Option<Arc<TrustDomain>> {
         match TrustDomain::build(&trust.name, bundle, lists, trust.policy.clone()) {
             Ok(domain) => {
                 let domain = domain.awaiting(awaited);
                 self.refuse_older_lists(&domain)?;
                 self.doubt_lists_about_the_expired(trust, &domain);
-                let domain = self.deny(domain, denied);
+                let domain = self.deny(domain, denied, still_denied);
                 for anchor in domain.anchors_without_list() {
-                    self.warnings.push(format!(
+                    self.list_warnings.push(format!(
                         "trust.{}: no revocation list speaks about what `{}` issued; nothing of it is revoked",
                         trust.name, anchor.subject
                     ));
@@ -253,6 +292,8 @@ impl Loader<'_> {
                 None
             }
             Err(error) => {
+                let at = format!("trust.{}.anchors", trust.name);
+                let file = trust.anchors.display();
                 self.problem(at, format!("`{file}` cannot be used: {error}"), None, None);
                 None
             }

@@ -57,7 +57,7 @@ impl AdminView for Admin<'_> {
                 "generation": runtime.generation,
                 "loaded_at": jiff::Timestamp::try_from(runtime.loaded_at).map(|time| time.to_string()).ok(),
                 "stale_because": self.state.reloader.last_error(),
-                "warnings": runtime.warnings,
+                "warnings": runtime.warnings().collect::<Vec<_>>(),
             },
             "listeners": runtime.listeners.iter().map(|listener| {
                 let (full, resumed, failed) = listener.metrics.handshakes();

@@ -86,6 +86,59 @@ fn a_damaged_file_changes_nothing_and_the_next_good_one_mends_it() {
 }
 
 #[test]
+fn a_client_is_out_although_another_list_a_table_and_a_certificate_are_damaged() {
+    let (site, origin) = (Site::new(), Origin::start());
+    for name in ["sensor-2", "sensor-3"] {
+        site.client(name, &format!("CN={name},OU=sensors"));
+    }
+    site.pki(&["crl"]);
+    let (lists, deny) = (site.path().join("lists"), site.path().join("deny"));
+    for directory in [&lists, &deny] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    let publish = || assert!(std::fs::copy(site.path().join("ca.crl"), lists.join("ca.crl")).is_ok());
+    let write = |file: std::path::PathBuf, text: &str| std::fs::write(file, text).unwrap();
+    publish();
+    write(site.path().join("table.csv"), "sensor-1,main\nsensor-2,main\nsensor-3,main\n");
+    let trust = "{ fleet: { anchors: ca.crt, revocation: { lists: [lists] }, deny: [deny] } }";
+    let routes = "[{ pools_by: { key: subject.CN, table: table.csv } }]";
+    let server = SERVER.replace("WATCH", "true");
+    site.configure(&origin.address, &[("trust", trust), ("routes", routes), ("server", &server)]);
+    let gateway = site.start();
+    let status = |client| site.curl(Some(client), &[], "/").status;
+    assert_eq!(["sensor-1", "sensor-2", "sensor-3"].map(status), [200; 3]);
+
+    write(lists.join("broken.crl"), "no list");
+    write(deny.join("broken.yaml"), "deny: [{ subject: 1 }]");
+    write(site.path().join("table.csv"), "sensor-1,nowhere\n");
+    eventually("it is told", || (reloads(&gateway, "failed") > 0.5).then_some(()));
+    site.pki(&["revoke", "sensor-1.crt"]);
+    site.pki(&["crl"]);
+    publish();
+    write(deny.join("stolen.yaml"), "deny: [{ subject: { CN: sensor-2 }, reason: stolen }]");
+    eventually("both are out", || (["sensor-1", "sensor-2"].map(status) == [0, 0]).then_some(()));
+    assert_eq!(status("sensor-3"), 200, "the table in force stays");
+    assert!((gateway.metric("portcullis_config_stale") - 1.0).abs() < 0.1);
+    let told = gateway.admin_get("/status").1;
+    assert!(told.contains("broken.crl") || told.contains("table.csv"), "{told}");
+
+    // What cannot be read brings nobody back.
+    write(deny.join("stolen.yaml"), "deny: [{");
+    eventually("it is told too", || gateway.log().contains("stolen.yaml").then_some(()));
+    assert_eq!(["sensor-1", "sensor-2", "sensor-3"].map(status), [0, 0, 200]);
+
+    for file in [lists.join("broken.crl"), deny.join("broken.yaml"), deny.join("stolen.yaml")] {
+        std::fs::remove_file(file).unwrap();
+    }
+    eventually("who is no longer denied is back", || (status("sensor-2") == 200).then_some(()));
+    assert_eq!(status("sensor-1"), 0, "who is revoked is not");
+    assert!((gateway.metric("portcullis_config_stale") - 1.0).abs() < 0.1, "the table is still wrong");
+    write(site.path().join("table.csv"), "sensor-2,main\n");
+    eventually("all is as the files say", || (gateway.metric("portcullis_config_stale") < 0.1).then_some(()));
+    assert_eq!(["sensor-1", "sensor-2", "sensor-3"].map(status), [0, 200, 403]);
+}
+
+#[test]
 fn a_half_written_configuration_neither_takes_effect_by_itself_nor_holds_up_a_revocation() {
     let (site, gateway) = site("ca.crl", "true");
     let file = site.path().join("gateway.yaml");

@@ -19,14 +19,13 @@ struct ListFile {
 }
 
 impl Loader<'_> {
-    /// The revocation lists that are there, and those that should be.
+    /// The revocation lists that are there and can be used, and those that should be there.
     pub(super) fn revocation_lists(
         &mut self,
         trust: &TrustConfig,
         issuers: &[Certificate],
-    ) -> Option<(Vec<Arc<RevocationList>>, Vec<AwaitedList>)> {
+    ) -> (Vec<Arc<RevocationList>>, Vec<AwaitedList>) {
         let (mut lists, mut awaited) = (Vec::new(), Vec::new());
-        let before = self.problems.len();
         for (index, source) in trust.lists.iter().enumerate() {
             let at = format!("trust.{}.revocation.lists[{index}]", trust.name);
             match source {
@@ -38,7 +37,7 @@ impl Loader<'_> {
                     match fetched::read(list, issuers, self.now) {
                         Ok(read) => lists.extend(read.into_iter().map(Arc::new)),
                         Err((missing, reason)) => {
-                            self.warnings.push(format!(
+                            self.list_warnings.push(format!(
                                 "{at}: {missing}{reason}; until it is there, `when_stale` decides about clients"
                             ));
                             awaited.push(missing);
@@ -47,7 +46,7 @@ impl Loader<'_> {
                 }
             }
         }
-        (self.problems.len() == before).then_some((lists, awaited))
+        (lists, awaited)
     }
 
     fn revocation_lists_at(
@@ -79,7 +78,7 @@ impl Loader<'_> {
     pub(super) fn doubt_lists_about_the_expired(&mut self, trust: &TrustConfig, domain: &TrustDomain) {
         let is_let_in = !trust.policy.quarantine.spans(FaultKind::Expired).is_empty();
         if is_let_in && domain.revocation_lists().next().is_some() {
-            self.warnings.push(format!(
+            self.list_warnings.push(format!(
                 "trust.{}: routes accept clients that have expired, and a revocation list may leave these out (RFC \
                  5280, section 3.3): make sure that the issuer keeps them as long as the routes accept them",
                 trust.name
@@ -99,9 +98,9 @@ impl Loader<'_> {
         None
     }
 
-    /// The deny lists that the domain names, and apart from them the one that the gateway keeps itself.
-    pub(super) fn deny_lists(&mut self, trust: &TrustConfig, config: &Config) -> Option<[Arc<DenyIndex>; 2]> {
-        let before = self.problems.len();
+    /// The deny lists that the domain names and that can be used, and apart from them the one that the gateway keeps
+    /// itself.
+    pub(super) fn deny_lists(&mut self, trust: &TrustConfig, config: &Config) -> [Arc<DenyIndex>; 2] {
         let mut named = Vec::new();
         let mut seen = BTreeSet::new();
         for (index, source) in trust.deny.iter().enumerate() {
@@ -110,36 +109,36 @@ impl Loader<'_> {
         }
         let own = self.own_deny_list.clone().map(|path| ListFile { at: OWN.to_owned(), path });
         let own: Vec<_> = own.into_iter().collect();
-        let indexes = [named, own].map(|files| Arc::new(self.deny_index(&files, trust, config)));
-        (self.problems.len() == before).then_some(indexes)
+        [named, own].map(|files| Arc::new(self.deny_index(&files, trust, config)))
     }
 
-    pub(super) fn deny(&mut self, domain: TrustDomain, [named, own]: [Arc<DenyIndex>; 2]) -> TrustDomain {
+    /// `still`: what was denied before and stays so.
+    pub(super) fn deny(
+        &mut self,
+        domain: TrustDomain,
+        [named, own]: [Arc<DenyIndex>; 2],
+        still: Vec<Arc<DenyIndex>>,
+    ) -> TrustDomain {
         let doubts = domain.doubts_about(&named, self.now);
         let name = domain.name().clone();
-        let domain = domain.denying(vec![named, own]);
+        let domain = domain.denying([vec![named, own], still].concat());
         let anchors = domain.denied_anchors(self.now).map(|(anchor, why)| {
             format!("anchor `{}` is denied {why}: so is every client that it vouches for", anchor.subject)
         });
-        self.warnings
+        self.list_warnings
             .extend(doubts.into_iter().chain(anchors).map(|doubt| format!("trust.{name}.deny: {doubt}")));
         domain
     }
 
     fn deny_index(&mut self, files: &[ListFile], trust: &TrustConfig, config: &Config) -> DenyIndex {
         let mut builder = DenyIndexBuilder::new(&trust.name);
-        for ListFile { at, path } in files {
-            let name = path.display().to_string();
-            let Some(bytes) = self.read(at, path) else { continue };
-            let Some(form) = path.extension().and_then(|ending| DenyForm::of_ending(ending.to_str()?)) else {
-                let found = format!("how `{name}` is written cannot be told from its name");
-                self.problem(at, found, Some("a name that ends in `.yaml`, `.yml` or `.csv`"), None);
-                continue;
-            };
-            if let Err(error) = builder.read(&name, form, &bytes) {
-                for sentence in error.sentences() {
-                    self.problem(at, sentence, None, None);
-                }
+        let (good, bad): (Vec<_>, Vec<_>) =
+            files.iter().partition(|file| self.read_deny_list(&mut builder, file).is_some());
+        if !bad.is_empty() {
+            // What it took of a list that is not whole is not a list that anybody wrote.
+            builder = DenyIndexBuilder::new(&trust.name);
+            for file in good {
+                let _ = self.read_deny_list(&mut builder, file);
             }
         }
         for (domain, file, place) in builder.elsewhere() {
@@ -147,12 +146,31 @@ impl Loader<'_> {
                 let warning = format!(
                     "{place} of `{file}` is for trust domain `{domain}`, which there is not: it denies nobody"
                 );
-                if !self.warnings.contains(&warning) {
-                    self.warnings.push(warning);
+                if !self.list_warnings.contains(&warning) {
+                    self.list_warnings.push(warning);
                 }
             }
         }
         builder.finish()
+    }
+
+    fn read_deny_list(&mut self, builder: &mut DenyIndexBuilder, file: &ListFile) -> Option<()> {
+        let ListFile { at, path } = file;
+        let name = path.display().to_string();
+        let bytes = self.read(at, path)?;
+        let Some(form) = path.extension().and_then(|ending| DenyForm::of_ending(ending.to_str()?)) else {
+            let found = format!("how `{name}` is written cannot be told from its name");
+            self.problem(at, found, Some("a name that ends in `.yaml`, `.yml` or `.csv`"), None);
+            return None;
+        };
+        builder
+            .read(&name, form, &bytes)
+            .map_err(|error| {
+                for sentence in error.sentences() {
+                    self.problem(at, sentence, None, None);
+                }
+            })
+            .ok()
     }
 
     /// The list that the gateway keeps itself is there once it has blocked somebody. That it went away since would bring
@@ -163,6 +181,7 @@ impl Loader<'_> {
         match std::fs::metadata(&source.path) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 if was_there {
+                    self.lacks_own_deny_list = true;
                     let found = format!("`{}` is gone, which says who is blocked", source.path.display());
                     let hint = "put it back; or write `deny: []` into it, which blocks nobody; a restart goes on without it";
                     self.problem(OWN, found, None, Some(hint));
@@ -180,7 +199,7 @@ impl Loader<'_> {
                 for path in passed_over {
                     let name = name(&path);
                     let directory = source.path.display();
-                    self.warnings.push(format!(
+                    self.list_warnings.push(format!(
                         "{at}: `{name}` in `{directory}` is passed over (files that count end in {})",
                         endings(source)
                     ));

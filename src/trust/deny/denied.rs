@@ -16,6 +16,10 @@ impl Denied {
         Self(indexes.into_iter().filter(|index| !index.is_empty()).collect())
     }
 
+    pub(in crate::trust) fn indexes(&self) -> &[Arc<DenyIndex>] {
+        &self.0
+    }
+
     pub(in crate::trust) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
