@@ -24,12 +24,13 @@ class Site:
     port: int
     cores: set
 
-    def configure(self, address, threads=2, lists=(), watch=True, websocket_port=None):
+    def configure(self, address, threads=2, lists=(), watch=True, websocket_port=None, state_directory=None):
         """Everybody of our authority who is on none of the lists is sent to one pool, WebSockets to another."""
         route, pool = "", ""
         if websocket_port is not None:
             route = "  - { name: websocket, client: { trust: fleet }, request: { path: /websocket }, pool: websocket }\n"
             pool = f'  websocket: {{ endpoints: ["127.0.0.1:{websocket_port}"] }}\n'
+        state = "" if state_directory is None else f"  state_directory: {state_directory}\n"
         (self.directory / "gateway.yaml").write_text(f"""
 version: 1
 listeners:
@@ -53,7 +54,7 @@ server:
   drain_timeout: {DRAIN_SECONDS}s
   upgrade_socket: {self.directory}/upgrade.sock
   watch: {str(watch).lower()}
-""")
+{state}""")
 
     def start(self, name, *arguments, before=(), **pipes):
         command = [*before, self.binary, "run", "-c", self.directory / "gateway.yaml", *arguments]

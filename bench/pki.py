@@ -2,8 +2,10 @@
 
 import base64
 import datetime
+import hashlib
 import pathlib
 import secrets
+import ssl
 import subprocess
 
 KEYS = {
@@ -52,6 +54,10 @@ class Pki:
 
     def key(self, name):
         return self.directory / f"{name}.key"
+
+    def fingerprint(self, name):
+        """SHA-256 of the certificate."""
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.certificate(name).read_text())).digest()
 
     def bundle(self, count):
         """A file of `count` authorities, ours in the middle; with fewer than two, ours alone."""
