@@ -24,12 +24,13 @@ class Site:
     port: int
     cores: set
 
-    def configure(self, address, threads=2, lists=(), watch=True, websocket_port=None, state_directory=None):
+    def configure(self, address, threads=2, lists=(), deny=None, watch=True, websocket_port=None, state_directory=None):
         """Everybody of our authority who is on none of the lists is sent to one pool, WebSockets to another."""
         route, pool = "", ""
         if websocket_port is not None:
             route = "  - { name: websocket, client: { trust: fleet }, request: { path: /websocket }, pool: websocket }\n"
             pool = f'  websocket: {{ endpoints: ["127.0.0.1:{websocket_port}"] }}\n'
+        denied = "" if deny is None else f", deny: {deny}"
         state = "" if state_directory is None else f"  state_directory: {state_directory}\n"
         (self.directory / "gateway.yaml").write_text(f"""
 version: 1
@@ -41,7 +42,7 @@ listeners:
     client_auth: {{ mode: require, trust: [fleet] }}
     limits: {{ keepalive_timeout: {KEEP_SECONDS}s, connections: 60000 }}
 trust:
-  fleet: {{ anchors: {self.pki.certificate("ca")}, revocation: {{ lists: [{", ".join(map(str, lists))}] }} }}
+  fleet: {{ anchors: {self.pki.certificate("ca")}{denied}, revocation: {{ lists: [{", ".join(map(str, lists))}] }} }}
 pools:
   main: {{ endpoints: ["127.0.0.1:{self.origin.telemetry_port}"] }}
 {pool}routes:

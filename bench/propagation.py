@@ -8,6 +8,7 @@ connections, of which none may be lost.
 
 import contextlib
 import random
+import secrets
 import select
 import socket
 import ssl
@@ -28,30 +29,72 @@ NEW = ("new TLS 1.3", "new TLS 1.2", "resumed TLS 1.3", "resumed TLS 1.2")
 LIVE = ("open HTTP/1.1", "open HTTP/2", "open WebSocket")
 
 
-def measure(bench, site, count, listed, connections, progress):
+def measure(bench, site, source, count, listed, connections, progress):
     """{kind: lags in seconds}"""
-    pki = site.pki
-    entries, list_file = pki.revocation_entries(listed), site.directory / "lists" / "fleet.crl"
-    list_file.parent.mkdir()
-    pki.sign_revocation_list(entries, 1, list_file)
+    (site.directory / "lists").mkdir()
+    source = SOURCES[source](site, listed)
     with WebSocketOrigin() as origin:
-        site.configure(f"127.0.0.1:{site.port}", lists=[list_file], websocket_port=origin.port)
+        site.configure(f"127.0.0.1:{site.port}", websocket_port=origin.port, **source.configuration())
         with site.start("propagation") as process:
             site.await_ready(process)
-            with idle_connections(bench, site.port, pki, connections):
+            with idle_connections(bench, site.port, site.pki, connections):
                 lags = {kind: [] for kind in (*LIVE, *NEW)}
                 for number in range(count):
                     progress(f"propagation: {number + 1} of {count} revocations, {connections:,} connections held")
                     name = f"victim-{number}"
-                    serial = pki.issue_quickly(name)
-                    with contextlib.closing(Victim(site.port, pki, name)) as victim:
-                        entries += pki.revocation_entry(serial)
-                        # Not in its place yet: what is written meanwhile is nobody's change.
-                        ready = pki.sign_revocation_list(entries, number + 2, site.directory / "next.crl")
+                    serial = site.pki.issue_quickly(name)
+                    with contextlib.closing(Victim(site.port, site.pki, name)) as victim:
+                        ready = source.prepare(name, serial)
                         time.sleep(random.uniform(0, LULL_SECONDS))
-                        for kind, lag in victim.revoke(lambda: ready.replace(list_file)).items():
+                        for kind, lag in victim.revoke(lambda: ready.replace(source.file)).items():
                             lags[kind].append(lag)
     return lags
+
+
+class RevocationList:
+    """Of the authority, signed anew each time."""
+
+    def __init__(self, site, listed):
+        self._pki, self._beside, self._number = site.pki, site.directory / "next", 0
+        self.file = site.directory / "lists" / "fleet.crl"
+        self._entries = self._pki.revocation_entries(listed)
+        self._sign().replace(self.file)
+
+    def configuration(self):
+        return {"lists": [self.file]}
+
+    def prepare(self, _name, serial):
+        """The next list, not in its place yet: what is written there is nobody's change."""
+        self._entries += self._pki.revocation_entry(serial)
+        return self._sign()
+
+    def _sign(self):
+        self._number += 1
+        return self._pki.sign_revocation_list(self._entries, self._number, self._beside)
+
+
+class DenyList:
+    """The operator's own, in CSV."""
+
+    def __init__(self, site, listed):
+        self._pki, self._beside = site.pki, site.directory / "next"
+        self.file = site.directory / "lists" / "denied.csv"
+        self._lines = ["fingerprint,reason", *(f"{secrets.token_hex(32)},lost" for _ in range(listed))]
+        self._write().replace(self.file)
+
+    def configuration(self):
+        return {"deny": self.file}
+
+    def prepare(self, name, _serial):
+        self._lines.append(f"{self._pki.fingerprint(name).hex()},stolen")
+        return self._write()
+
+    def _write(self):
+        self._beside.write_text("\n".join([*self._lines, ""]))
+        return self._beside
+
+
+SOURCES = {"crl": RevocationList, "deny": DenyList}
 
 
 class Victim:
