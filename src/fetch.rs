@@ -1,6 +1,7 @@
-//! What is fetched from elsewhere, again and again: revocation lists by the URLs that the configuration names.
+//! What is fetched from elsewhere, again and again: revocation lists, and OCSP responses about our own certificates.
 //!
-//! No URL from a certificate that a client presented is ever asked. Each attempt runs on a thread of its own: what hangs
+//! Only URLs are asked that the configuration or a certificate of ours names, never one from a certificate that a client
+//! presented. Each attempt runs on a thread of its own: what hangs
 //! holds up nobody. Only what was checked (signature, issuer, succession) takes the place of what was fetched before; it
 //! is kept in a file, and takes effect like any other file that has changed.
 
@@ -9,6 +10,8 @@ mod connector;
 mod kept;
 mod list;
 mod schedule;
+mod staple;
+mod wanted;
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -18,6 +21,8 @@ use crate::telemetry::{FetchResult, Metrics};
 
 pub use kept::Notes;
 pub use list::WantedList;
+pub use staple::WantedStaple;
+pub use wanted::Wanted;
 
 /// Fetches on threads of its own for as long as the process lives.
 pub struct Fetcher(Sender<Order>);
@@ -27,7 +32,7 @@ pub type Notice = Arc<dyn Fn() + Send + Sync>;
 
 enum Order {
     /// What is wanted from now on, and whom to tell when all that was never obtained has been tried once.
-    Follow(Vec<WantedList>, Option<Sender<()>>),
+    Follow(Vec<Wanted>, Option<Sender<()>>),
     Notify(Notice),
     /// An attempt at what has this file has ended.
     Ended(std::path::PathBuf, Result<Obtained, FetchError>),
@@ -35,9 +40,11 @@ enum Order {
 
 /// What an attempt came to that did not fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Obtained {
-    New(String),
-    Unchanged,
+struct Obtained {
+    /// What there is now; `None`: what there was.
+    what: Option<String>,
+    /// When to look again.
+    again: Duration,
 }
 
 /// Why an attempt failed. What was fetched before stays.
@@ -107,12 +114,12 @@ impl Fetcher {
     }
 
     /// What is wanted from now on: all of it, not only what is new.
-    pub fn follow(&self, wanted: Vec<WantedList>) {
+    pub fn follow(&self, wanted: Vec<Wanted>) {
         self.send(Order::Follow(wanted, None));
     }
 
     /// The same, and waits until all that was never obtained has been tried, or `patience` is at its end.
-    pub fn obtain(&self, wanted: Vec<WantedList>, patience: Duration) {
+    pub fn obtain(&self, wanted: Vec<Wanted>, patience: Duration) {
         let (trying, tried) = channel::<()>();
         self.send(Order::Follow(wanted, Some(trying)));
         if tried.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {

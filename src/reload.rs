@@ -70,12 +70,14 @@ impl Reloader {
         let read = Config::read(&current.config.file).and_then(|config| {
             last.seen = FileStates::of(&config);
             let runtime = self.load(config)?;
-            if fetched::lost(&runtime, &current).is_empty() {
-                return Ok(runtime);
-            }
-            self.fetcher.obtain(fetched::wanted(&runtime), fetched::PATIENCE);
-            last.seen = FileStates::of(&runtime.config);
-            self.load(runtime.config).and_then(|runtime| fetched::refuse_lost(runtime, &current))
+            let runtime = if fetched::is_worth_waiting(&runtime, &current) {
+                self.fetcher.obtain(fetched::wanted(&runtime), fetched::PATIENCE);
+                last.seen = FileStates::of(&runtime.config);
+                self.load(runtime.config)?
+            } else {
+                runtime
+            };
+            fetched::refuse_lost(runtime, &current)
         });
         self.put_in_force_or_refuse(&mut last, read, Trigger::Asked)
     }
@@ -98,7 +100,16 @@ impl Reloader {
             return;
         }
         let current = self.cell.load_full();
-        let read = self.load(config).and_then(|runtime| fetched::refuse_lost(runtime, &current));
+        let read = self.load(config).and_then(|runtime| {
+            // A list is not waited for. What changes meanwhile has not been seen yet: a list takes effect right after.
+            let runtime = if fetched::lacks_staple(&runtime, &current) {
+                self.fetcher.obtain(fetched::wanted(&runtime), fetched::PATIENCE);
+                self.load(runtime.config)?
+            } else {
+                runtime
+            };
+            fetched::refuse_lost(runtime, &current)
+        });
         // Its result is in the log, in `/status` and in the metrics.
         let _ = self.put_in_force_or_refuse(&mut last, read, Trigger::FileChanged);
     }

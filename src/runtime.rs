@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use crate::UnixTime;
 use crate::admin::Token;
 use crate::config::{ClientAuthMode, Config, ConfigErrors, ListenAddress, ListenerLimits};
+use crate::fetch::WantedStaple;
 use crate::headers::{Forwarding, IdentityHeaders};
 use crate::listener::contexts::ServerContexts;
 use crate::route::RouteTable;
@@ -42,6 +43,7 @@ pub struct Runtime {
     pub certificates: Vec<CertificateSummary>,
     /// The deny list that the gateway keeps itself, if it is there.
     pub own_deny_list: Option<PathBuf>,
+    pub staples: Vec<StapleSummary>,
     /// What is legal but should be looked at.
     warnings: Vec<String>,
     /// The same, of revocation lists and deny lists.
@@ -66,6 +68,10 @@ pub struct StapleSummary {
     pub subject: String,
     /// Until when it may be believed; `None`: there is none that can be used.
     pub next_update: Option<UnixTime>,
+    /// Clients are told to insist on it.
+    pub is_required: bool,
+    /// Where it comes from, unless from a file.
+    pub wanted: Option<WantedStaple>,
 }
 
 /// One listener, ready to shake hands.

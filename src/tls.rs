@@ -30,7 +30,7 @@ use crate::UnixTime;
 use crate::trust::{ClientIdentity, Rejection, TrustSet};
 
 pub use failure::{classify, describe};
-pub use ocsp::{Staple, StapleError, must_be_stapled};
+pub use ocsp::{Staple, StapleError, must_be_stapled, ocsp_question};
 pub use ticket::{TicketKeys, no_sessions, seal_sessions};
 
 /// What a chain was judged to be.

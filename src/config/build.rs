@@ -82,7 +82,7 @@ impl Builder {
             .into_iter()
             .filter_map(|(name, at, file)| self.trust_domain(&name, &at, file))
             .collect();
-        let listeners: Vec<_> = self
+        let mut listeners: Vec<_> = self
             .items::<ListenerFile>(&root, "listeners", Needed::Yes)
             .into_iter()
             .filter_map(|(index, at, file)| self.listener(index, &at, file))
@@ -117,7 +117,7 @@ impl Builder {
         let trusted_proxies = self.trusted_proxies(&root);
         let logging = logging(self.section::<LoggingFile>(&root, "logging").unwrap_or_default());
         let server = self.server(&root);
-        self.place_lists(&mut trust, server.state_directory.as_deref());
+        self.place_fetched(&mut trust, &mut listeners, server.state_directory.as_deref());
         Some(Config {
             file: path.to_owned(),
             listeners,

@@ -123,6 +123,10 @@ pub struct ServerCertificateFile {
 pub struct OcspFile {
     /// The response, as DER.
     pub file: Option<String>,
+    /// Who is asked for it: `http://…`, `https://…`, or `from_certificate`: whom the certificate names.
+    pub responder: Option<String>,
+    /// Of one question to the responder, in all. Default: 30s.
+    pub timeout: Option<Span>,
     /// PEM, whoever issued the leaf. Default: the second certificate of `chain`.
     pub issuer: Option<String>,
 }

@@ -152,16 +152,37 @@ pub struct ServerCertificateConfig {
 /// Where the OCSP response comes from that goes along with a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OcspConfig {
-    /// As DER.
-    pub response: PathBuf,
+    pub source: OcspSource,
     /// Of the leaf; `None`: the second certificate of the chain.
     pub issuer: Option<PathBuf>,
 }
 
 impl OcspConfig {
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        std::iter::once(&self.response).chain(&self.issuer)
+        let response = match &self.source {
+            OcspSource::File(file) => file,
+            OcspSource::Responder(responder) => &responder.kept,
+        };
+        std::iter::once(response).chain(&self.issuer)
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OcspSource {
+    /// As DER.
+    File(PathBuf),
+    Responder(ResponderConfig),
+}
+
+/// Who is asked for OCSP responses about a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponderConfig {
+    /// `None`: whom the certificate names.
+    pub url: Option<String>,
+    /// Of one question, in all.
+    pub timeout: Duration,
+    /// Where the last answer is kept.
+    pub kept: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

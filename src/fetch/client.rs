@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use ureq::http::header::{ACCEPT, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use ureq::http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use ureq::http::{HeaderMap, HeaderName, StatusCode};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
@@ -24,6 +24,8 @@ const LONGEST_VALIDATOR: usize = 1024;
 pub(super) struct Question<'a> {
     pub url: &'a str,
     pub accept: &'a str,
+    /// Its media type and the body of a POST; `None`: a GET.
+    pub body: Option<(&'a str, &'a [u8])>,
     /// Of what we have already.
     pub known: Option<&'a Validators>,
     /// Whom to believe; `None`: whom the system believes.
@@ -59,12 +61,17 @@ pub(super) fn ask(question: &Question<'_>) -> Result<Answer, FetchError> {
         .build();
     let connector = DefaultConnector::default().chain(Secure::new(question.ca));
     let agent = Agent::with_parts(config, connector, DefaultResolver::default());
-    let mut request = agent.get(question.url).header(ACCEPT, question.accept);
-    for (name, value) in question.known.into_iter().flat_map(Validators::conditions) {
-        request = request.header(name, value);
-    }
     let failure = |error| failure(error, question);
-    let answer = request.call().map_err(failure)?;
+    let answer = if let Some((kind, body)) = question.body {
+        let request = agent.post(question.url).header(ACCEPT, question.accept);
+        request.header(CONTENT_TYPE, kind).send(body).map_err(failure)?
+    } else {
+        let mut request = agent.get(question.url).header(ACCEPT, question.accept);
+        for (name, value) in question.known.into_iter().flat_map(Validators::conditions) {
+            request = request.header(name, value);
+        }
+        request.call().map_err(failure)?
+    };
     match answer.status() {
         StatusCode::OK => {}
         StatusCode::NOT_MODIFIED if question.known.is_some() => return Ok(Answer::Unchanged),

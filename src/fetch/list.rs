@@ -44,24 +44,29 @@ impl WantedList {
         let answer = client::ask(&Question {
             url: &list.url,
             accept: ACCEPT,
+            body: None,
             known: usable.map(|_| &notes.validators),
             ca: list.ca.as_deref(),
             timeout: list.timeout,
             max_bytes: list.max_bytes,
         })?;
         let (bytes, validators) = match answer {
-            Answer::Unchanged => return Ok(Obtained::Unchanged),
+            Answer::Unchanged => return Ok(self.obtained(None)),
             Answer::Found(bytes, validators) => (bytes, validators),
         };
         let notes = Notes::about(&bytes, validators, notes.wanted_since, now);
         if usable == Some(&*bytes) {
             self.keep_notes(&notes)?;
-            return Ok(Obtained::Unchanged);
+            return Ok(self.obtained(None));
         }
         let what = self.check(&bytes, before.as_deref(), now)?;
         kept::replace(&list.kept, &bytes).map_err(|source| not_kept(&list.kept, source))?;
         self.keep_notes(&notes)?;
-        Ok(Obtained::New(what))
+        Ok(self.obtained(Some(what)))
+    }
+
+    fn obtained(&self, what: Option<String>) -> Obtained {
+        Obtained { what, again: self.list.every }
     }
 
     /// Nothing takes the place of a list but one of the same issuers, and newer.
@@ -113,6 +118,6 @@ fn refused(bytes: &[u8], error: &dyn std::error::Error) -> FetchError {
     })
 }
 
-fn not_kept(file: &Path, source: std::io::Error) -> FetchError {
+pub(super) fn not_kept(file: &Path, source: std::io::Error) -> FetchError {
     FetchError::NotKept { file: file.display().to_string(), source }
 }

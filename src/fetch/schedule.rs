@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{FetchError, Notice, Obtained, Order, WantedList};
+use super::{FetchError, Notice, Obtained, Order, Wanted};
 use crate::telemetry::{FetchMetrics, FetchResult, Metrics};
 use crate::tls;
 
@@ -30,7 +30,7 @@ pub(super) struct Schedule {
 }
 
 struct Entry {
-    wanted: WantedList,
+    wanted: Wanted,
     metrics: Arc<FetchMetrics>,
     due: Instant,
     failures: u32,
@@ -64,13 +64,13 @@ impl Schedule {
         }
     }
 
-    fn follow(&mut self, wanted: Vec<WantedList>, waiting: Option<&Sender<()>>) {
+    fn follow(&mut self, wanted: Vec<Wanted>, waiting: Option<&Sender<()>>) {
         let now = Instant::now();
         let mut before = std::mem::take(&mut self.entries);
         for wanted in wanted {
-            let kept = wanted.list.kept.clone();
+            let kept = wanted.kept().to_owned();
             let mut entry = before.remove(&kept).unwrap_or_else(|| Entry {
-                metrics: self.metrics.revocation_fetch(&wanted.domain, &wanted.list.url),
+                metrics: wanted.metrics(&self.metrics),
                 wanted: wanted.clone(),
                 due: now,
                 failures: 0,
@@ -78,11 +78,11 @@ impl Schedule {
                 waiting: Vec::new(),
             });
             // What was lost meanwhile, or is to be fetched in another way, is not put off.
-            let is_lost = wanted.is_missing && !entry.wanted.is_missing;
-            if is_lost || wanted.list != entry.wanted.list || (wanted.is_missing && waiting.is_some()) {
+            let is_lost = wanted.is_missing() && (waiting.is_some() || !entry.wanted.is_missing());
+            if is_lost || !wanted.is_same_way(&entry.wanted) {
                 (entry.due, entry.failures) = (now, 0);
             }
-            if wanted.is_missing {
+            if wanted.is_missing() {
                 entry.waiting.extend(waiting.cloned());
             }
             entry.wanted = wanted;
@@ -112,14 +112,13 @@ impl Schedule {
         let Some(entry) = self.entries.get_mut(kept) else { return };
         entry.is_under_way = false;
         entry.waiting.clear();
-        let every = entry.wanted.list.every;
-        let wait = if result.is_ok() {
+        let wait = if let Ok(obtained) = &result {
             entry.failures = 0;
-            every
+            obtained.again
         } else {
             let doubled = FIRST_RETRY * 2_u32.saturating_pow(entry.failures.min(16));
             entry.failures += 1;
-            doubled.min(LONGEST_RETRY).min(every)
+            doubled.min(LONGEST_RETRY).min(entry.wanted.longest_retry())
         };
         // A tenth of jitter keeps many gateways from falling into step.
         let wait = wait.mul_f64(rand::random_range(0.9..1.1));
@@ -130,24 +129,18 @@ impl Schedule {
 
 impl Entry {
     fn tell(&self, result: &Result<Obtained, FetchError>, wait: Duration) {
-        let WantedList { domain, list, is_missing, .. } = &self.wanted;
+        let name = self.wanted.name();
         match result {
-            Ok(Obtained::New(what)) => {
+            Ok(Obtained { what: Some(what), .. }) => {
                 self.metrics.succeeded(FetchResult::New, tls::now());
-                log::info!("trust.{domain}: fetched from `{}`: {what}", list.url);
+                log::info!("{name} was fetched: {what}");
             }
-            Ok(Obtained::Unchanged) => self.metrics.succeeded(FetchResult::Unchanged, tls::now()),
+            Ok(Obtained { what: None, .. }) => self.metrics.succeeded(FetchResult::Unchanged, tls::now()),
             Err(error) => {
                 self.metrics.failed(error.result());
-                let rest = if *is_missing {
-                    "it was never obtained, so `when_stale` decides about clients"
-                } else {
-                    "what was fetched last stays in force"
-                };
                 log::warn!(
-                    "trust.{domain}: the revocation list from `{}` could not be fetched: {error}; {rest}; the next \
-                     attempt is in {:.0} s (hint: {})",
-                    list.url,
+                    "{name} could not be fetched: {error}; {}; the next attempt is in {:.0} s (hint: {})",
+                    self.wanted.meanwhile(),
                     wait.as_secs_f64(),
                     error.hint()
                 );
@@ -156,8 +149,8 @@ impl Entry {
     }
 }
 
-fn attempt(wanted: WantedList, order: Sender<Order>, notice: Option<Notice>) {
-    let mut end = End { order, kept: wanted.list.kept.clone(), result: Some(Err(FetchError::Broken)) };
+fn attempt(wanted: Wanted, order: Sender<Order>, notice: Option<Notice>) {
+    let mut end = End { order, kept: wanted.kept().to_owned(), result: Some(Err(FetchError::Broken)) };
     let work = move || {
         let result = wanted.fetch(tls::now());
         let is_success = result.is_ok();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::FileStates;
 use crate::config::{Config, ConfigErrors, FetchedList, ListSource, Problem};
-use crate::fetch::{Fetcher, WantedList};
+use crate::fetch::{Fetcher, Wanted, WantedList};
 use crate::runtime::{Runtime, Surroundings};
 use crate::tls;
 use crate::trust::WhenStale;
@@ -12,8 +12,8 @@ use crate::trust::WhenStale;
 /// How long a start or a reload waits for lists that were never obtained.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Loads the configuration that the process starts with, with the files as they were before. Waits for lists that were
-/// never obtained, but not for long: `when_stale` decides about clients until they are there.
+/// Loads the configuration that the process starts with, with the files as they were before. Waits for what was never
+/// obtained, but not for long: until lists are there, `when_stale` decides about clients.
 pub fn first(
     config: Config,
     surroundings: &Surroundings,
@@ -25,7 +25,7 @@ pub fn first(
     };
     let (runtime, files) = load(config)?;
     let wanted = wanted(&runtime);
-    if !wanted.iter().any(|list| list.is_missing) {
+    if !wanted.iter().any(Wanted::is_missing) {
         fetcher.follow(wanted);
         return Ok((runtime, files));
     }
@@ -35,8 +35,28 @@ pub fn first(
     Ok((runtime, files))
 }
 
-/// The lists that `runtime` has from elsewhere, or should have.
-pub(super) fn wanted(runtime: &Runtime) -> Vec<WantedList> {
+/// What `runtime` has from elsewhere, or should have.
+pub(super) fn wanted(runtime: &Runtime) -> Vec<Wanted> {
+    let staples = runtime.staples.iter().filter_map(|staple| staple.wanted.clone());
+    lists(runtime).into_iter().map(Wanted::List).chain(staples.map(Wanted::Staple)).collect()
+}
+
+/// Whether `new` is worth waiting for what it lacks and `old` does not: lists, or the OCSP response of a renewed
+/// certificate whose clients insist on one.
+pub(super) fn is_worth_waiting(new: &Runtime, old: &Runtime) -> bool {
+    !lost(new, old).is_empty() || lacks_staple(new, old)
+}
+
+pub(super) fn lacks_staple(new: &Runtime, old: &Runtime) -> bool {
+    let lacking = |runtime: &Runtime| {
+        let staples = runtime.staples.iter().filter(|it| it.is_required && it.next_update.is_none());
+        staples.filter_map(|it| Some(it.wanted.as_ref()?.kept.clone())).collect::<Vec<_>>()
+    };
+    let lacked = lacking(old);
+    lacking(new).iter().any(|kept| !lacked.contains(kept))
+}
+
+fn lists(runtime: &Runtime) -> Vec<WantedList> {
     fetched(&runtime.config)
         .map(|(domain, list)| WantedList {
             domain: domain.name.clone(),
@@ -48,8 +68,8 @@ pub(super) fn wanted(runtime: &Runtime) -> Vec<WantedList> {
 }
 
 /// The lists that `new` lacks and `old` does not.
-pub(super) fn lost(new: &Runtime, old: &Runtime) -> Vec<WantedList> {
-    let mut wanted = wanted(new);
+fn lost(new: &Runtime, old: &Runtime) -> Vec<WantedList> {
+    let mut wanted = lists(new);
     wanted.retain(|list| list.is_missing && !is_missing(old, &list.domain, &list.list.url));
     wanted
 }

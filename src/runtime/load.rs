@@ -113,6 +113,7 @@ pub(super) fn load(
         admin_token,
         certificates: loader.certificates,
         own_deny_list: loader.own_deny_list,
+        staples: loader.staples,
         warnings: loader.warnings,
         list_warnings: loader.list_warnings,
         config,

@@ -60,8 +60,26 @@ impl FetchFamilies {
         }
     }
 
-    pub(super) fn series(&self, users: &Users, what: [&str; 2]) -> Arc<FetchMetrics> {
-        let mut lease = Lease::new(users, format!("fetch {}", what.join(" ")));
+    pub(super) fn of_staples(registry: &Registry) -> Self {
+        let labels = ["listener", "subject"];
+        Self {
+            total: counters(
+                registry,
+                "portcullis_ocsp_fetches_total",
+                "Attempts to fetch the OCSP response about a certificate of ours, by result.",
+                &[&labels[..], &["result"]].concat(),
+            ),
+            last_success: gauges(
+                registry,
+                "portcullis_ocsp_fetch_last_success_timestamp_seconds",
+                "When the OCSP response about a certificate of ours was last fetched; 0: not since the start.",
+                &labels,
+            ),
+        }
+    }
+
+    pub(super) fn series(&self, users: &Users, kind: &str, what: [&str; 2]) -> Arc<FetchMetrics> {
+        let mut lease = Lease::new(users, format!("fetch {kind} {}", what.join(" ")));
         Arc::new(FetchMetrics {
             results: FetchResult::ALL
                 .map(|(_, result)| lease.series(&self.total, &[&what[..], &[result]].concat())),

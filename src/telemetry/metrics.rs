@@ -53,6 +53,7 @@ pub struct Metrics {
     staples: IntGaugeVec,
     per_connection: Arc<PerConnection>,
     list_fetches: FetchFamilies,
+    staple_fetches: FetchFamilies,
     reloads: IntCounterVec,
     stale: IntGauge,
     loaded_at: IntGauge,
@@ -143,6 +144,7 @@ impl Metrics {
             ),
             per_connection: shown(r).get(&[], PerConnection::default),
             list_fetches: FetchFamilies::of_lists(r),
+            staple_fetches: FetchFamilies::of_staples(r),
             reloads: counters(r, "portcullis_reloads_total", "Reloads, by result.", &["result"]),
             stale: gauge(
                 r,
@@ -225,7 +227,12 @@ impl Metrics {
 
     /// The list of a trust domain that is fetched from `url`.
     pub fn revocation_fetch(&self, domain: &str, url: &str) -> Arc<FetchMetrics> {
-        self.list_fetches.series(&self.users, [domain, url])
+        self.list_fetches.series(&self.users, "list", [domain, url])
+    }
+
+    /// The OCSP response about the certificate of `subject`.
+    pub fn ocsp_fetch(&self, listener: &str, subject: &str) -> Arc<FetchMetrics> {
+        self.staple_fetches.series(&self.users, "ocsp", [listener, subject])
     }
 
     pub fn refused(&self, reason: &'static str) {
@@ -407,7 +414,8 @@ mod tests {
     fn the_reference_names_every_family_and_every_reason() {
         let metrics = Metrics::new();
         let held = (metrics.listener("edge"), metrics.route("r"), metrics.endpoint("p", "e"));
-        let fetched = metrics.revocation_fetch("fleet", "http://crl.test/");
+        let fetched =
+            (metrics.revocation_fetch("fleet", "http://crl.test/"), metrics.ocsp_fetch("edge", "CN=a"));
         metrics.set_certificate_expiry("server", "edge", "CN=a", 1);
         metrics.set_staple("edge", "CN=a", None);
         let fingerprint = "0".repeat(64);

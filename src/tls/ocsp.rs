@@ -10,7 +10,8 @@ use openssl::asn1::{Asn1GeneralizedTimeRef, Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::ocsp::{
-    OcspBasicResponse, OcspCertId, OcspCertStatus, OcspFlag, OcspResponse, OcspResponseStatus, OcspStatus,
+    OcspBasicResponse, OcspCertId, OcspCertStatus, OcspFlag, OcspRequest, OcspResponse, OcspResponseStatus,
+    OcspStatus,
 };
 use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
@@ -91,6 +92,13 @@ impl Staple {
     pub(super) fn is_believed(&self, now: UnixTime) -> bool {
         now < self.next_update
     }
+}
+
+/// The question to a responder, as DER. Without a nonce: what many clients are given can be made once.
+pub fn ocsp_question(leaf: &X509, issuer: &X509) -> Result<Vec<u8>, ErrorStack> {
+    let mut request = OcspRequest::new()?;
+    request.add_id(OcspCertId::from_cert(MessageDigest::sha1(), leaf, issuer)?)?;
+    request.to_der()
 }
 
 /// Whether whoever gets the certificate should insist on a staple (RFC 7633).

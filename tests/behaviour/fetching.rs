@@ -306,9 +306,9 @@ fn check_says_what_is_wrong_with_a_url_and_fetches_nothing() {
     assert!(code == 0 && told.contains("has never been obtained"), "{told}");
     assert!(publisher.requests().is_empty());
     for (url, expected) in [
-        ("ftp://a.test/x", "is not the URL of a list"),
-        ("a.test/x.crl", "is not the URL of a list"),
-        ("http://", "is not the URL of a list"),
+        ("ftp://a.test/x", "is not a URL that can be fetched"),
+        ("a.test/x.crl", "is not a URL that can be fetched"),
+        ("http://", "is not a URL that can be fetched"),
         ("http://user:secret@a.test/x", "a user name or a password"),
     ] {
         let (code, told) = check(fleet.configure(url, ""));

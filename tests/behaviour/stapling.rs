@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::support::ocsp::{Response, Status};
+use crate::support::publisher::{Manner, Publisher};
 use crate::support::{BINARY, Gateway, Origin, Site, eventually, run};
 
 /// A site whose certificates are `certificates`, in the YAML of the configuration.
@@ -11,7 +12,23 @@ fn configure(site: &Site, origin: &Origin, certificates: &str) {
         "[{{ name: edge, address: \"127.0.0.1:PORT\", tls: {{ certificates: [{certificates}] }}, \
          client_auth: {{ trust: [fleet] }} }}]"
     );
-    site.configure(&origin.address, &[("listeners", &listeners)]);
+    let server = if certificates.contains("localhost:") || certificates.contains("from_certificate") {
+        "{ threads: 1, drain_timeout: 1s, state_directory: state }"
+    } else {
+        "{ threads: 1, drain_timeout: 1s }"
+    };
+    site.configure(&origin.address, &[("listeners", &listeners), ("server", server)]);
+}
+
+/// The certificate `name`, whose responder is `responder`.
+fn with_responder(site: &Site, origin: &Origin, name: &str, responder: &str) {
+    let ocsp = format!("{{ responder: \"{responder}\", issuer: ca.crt, timeout: 1s }}");
+    configure(site, origin, &format!("{{ chain: {name}.crt, key: {name}.key, ocsp: {ocsp} }}"));
+}
+
+fn fetches(gateway: &Gateway, result: &str) -> f64 {
+    let labels = format!("{{listener=\"edge\",result=\"{result}\",subject=\"CN=localhost\"}}");
+    gateway.metric(&format!("portcullis_ocsp_fetches_total{labels}"))
 }
 
 fn with_response(site: &Site, origin: &Origin) {
@@ -176,7 +193,10 @@ fn what_is_no_response_about_the_certificate_is_refused() {
         ("{ file: server.ocsp }", "ocsp.issuer: the chain does not have the certificate"),
         ("{ file: server.ocsp, issuer: foreign.crt }", "ocsp.issuer: this is not the certificate"),
         ("{ file: missing.ocsp, issuer: ca.crt }", "ocsp.file: "),
-        ("{ issuer: ca.crt }", "ocsp: nothing says where the response comes from"),
+        ("{ issuer: ca.crt }", "ocsp: one thing must say where the response comes from"),
+        ("{ file: server.ocsp, responder: \"http://a.test\" }", "ocsp: one thing must say where"),
+        ("{ responder: \"ftp://a.test\", issuer: ca.crt }", "ocsp.responder: `ftp://a.test` is not a URL"),
+        ("{ responder: \"http://a.test\", issuer: ca.crt }", "hint: set `server.state_directory`"),
     ] {
         configure(&site, &origin, &format!("{{ chain: server.crt, key: server.key, ocsp: {ocsp} }}"));
         let text = refused(&whole).unwrap();
@@ -205,6 +225,109 @@ fn check_tells_of_a_certificate_that_must_be_stapled_and_is_not() {
     let expired = Response { this_update: -7200, next_update: Some(-3600), ..Response::good("must") };
     expired.write(site.path(), "must.ocsp");
     assert!(check().contains("is not stapled"), "{}", check());
+}
+
+#[test]
+fn a_response_is_fetched_kept_and_renewed_before_it_ends() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let short = Response { next_update: Some(12), ..Response::good("server") };
+    let publisher = Publisher::start(Manner::Body(short.encode(site.path())));
+    with_responder(&site, &origin, "server", &publisher.url);
+    let gateway = site.start();
+    assert!(stapled(&site, &[]).contains("Cert Status: good"), "from the first handshake on");
+    let request = &publisher.requests()[0];
+    assert!(
+        request.starts_with("post ") && request.contains("content-type: application/ocsp-request"),
+        "{request}"
+    );
+    let first = next_update(&gateway);
+    publisher.becomes(Manner::Body(Response::good("server").encode(site.path())));
+    eventually("it is renewed", || {
+        assert!(stapled(&site, &[]).contains("Cert Status: good"), "and there is always one");
+        (next_update(&gateway) > first + 60.0).then_some(())
+    });
+    gateway.logged(&["the OCSP response about `CN=localhost` from", "was fetched: it says `good` until"]);
+    drop(gateway);
+    publisher.becomes(Manner::Down);
+    let gateway = site.start();
+    assert!(stapled(&site, &[]).contains("Cert Status: good"), "the kept one");
+    eventually("it is asked for", || (fetches(&gateway, "unreachable") > 0.5).then_some(()));
+    gateway
+        .logged(&["could not be fetched", "what was fetched last is stapled as long as it may be believed"]);
+}
+
+#[test]
+fn nothing_is_stapled_that_a_responder_should_not_have_said() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.pki(&["issue", "other", "--kind", "server", "--dns", "other.test"]);
+    let good = Response::good("server");
+    let body = |response: &Response| Manner::Body(response.encode(site.path()));
+    for (manner, result, told) in [
+        (Manner::Page("500 Internal Server Error"), "status", "status 500"),
+        (Manner::Page("200 OK"), "refused", "it is not an OCSP response"),
+        (
+            body(&Response { status: Status::Revoked, ..good.clone() }),
+            "refused",
+            "the certificate was revoked",
+        ),
+        (body(&Response { next_update: Some(-1), ..good.clone() }), "refused", "it could be believed until"),
+        (body(&Response::good("other")), "refused", "it is about another certificate"),
+        (Manner::Body(vec![0x30, 3, 0x0a, 1, 3]), "refused", "it asks to try later"),
+        (Manner::Announced(1_000_000_000), "too_large", "larger than 65536 bytes"),
+        (Manner::Silent, "timeout", "no whole answer within 1 s"),
+    ] {
+        let publisher = Publisher::start(manner);
+        with_responder(&site, &origin, "server", &publisher.url);
+        let gateway = site.start();
+        eventually(told, || (fetches(&gateway, result) > 0.5).then_some(()));
+        gateway.logged(&["could not be fetched", told, "none is stapled"]);
+        assert!(none(&site), "{told}");
+        publisher.becomes(body(&good));
+        eventually("the next attempt succeeds", || {
+            stapled(&site, &[]).contains("Cert Status: good").then_some(())
+        });
+    }
+}
+
+#[test]
+fn the_responder_that_the_certificate_names_is_asked_only_if_that_is_wanted() {
+    let (site, origin) = (Site::new(), Origin::start());
+    let publisher = Publisher::start(Manner::Down);
+    let certificate = MUST_STAPLE
+        .replace("tlsfeature=status_request", &format!("authorityInfoAccess=OCSP;URI:{}", publisher.url));
+    run(site.path(), "sh", &["-c", &certificate]);
+    publisher.becomes(Manner::Body(Response::good("must").encode(site.path())));
+    configure(&site, &origin, "{ chain: must.crt, key: must.key }");
+    let gateway = site.start();
+    assert!(none(&site) && publisher.requests().is_empty());
+    drop(gateway);
+    with_responder(&site, &origin, "must", "from_certificate");
+    let gateway = site.start();
+    assert!(stapled(&site, &[]).contains("Cert Status: good"));
+    with_responder(&site, &origin, "server", "from_certificate");
+    let (status, told) = gateway.reload();
+    assert!(status == 422 && told.contains("the certificate names no OCSP responder"), "{told}");
+}
+
+#[test]
+fn a_renewed_certificate_that_must_be_stapled_comes_with_its_response() {
+    let (site, origin) = (Site::new(), Origin::start());
+    run(site.path(), "sh", &["-c", MUST_STAPLE]);
+    let publisher = Publisher::start(Manner::Body(Response::good("must").encode(site.path())));
+    with_responder(&site, &origin, "must", &publisher.url);
+    let gateway = site.start();
+    let old = serial(&site, "must");
+    assert!(stapled(&site, &[]).contains(&old));
+    run(site.path(), "sh", &["-c", &MUST_STAPLE.replace("must.", "next.")]);
+    publisher.becomes(Manner::Body(Response::good("next").encode(site.path())));
+    let new = serial(&site, "next");
+    run(site.path(), "sh", &["-c", "mv next.key must.key && mv next.crt must.crt"]);
+    eventually("the new one is shown", || {
+        let told = stapled(&site, &[]);
+        assert!(told.contains("Cert Status: good"), "there is always a response: {told}");
+        told.contains(&new).then_some(())
+    });
+    assert!(gateway.log().contains("was fetched"));
 }
 
 const RESPONDER: &str = "\

@@ -1,4 +1,4 @@
-//! A web server that publishes revocation lists, well or badly.
+//! A web server that publishes revocation lists and OCSP responses, well or badly.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -84,6 +84,8 @@ impl Publisher {
             head.push(byte[0]);
         }
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        stream.read_exact(&mut vec![0; length.unwrap_or(0)])?;
         self.heads.lock().unwrap().push(head.clone());
         let manner = self.manner.lock().unwrap().clone();
         let page = "<!doctype html><title>moved</title>";

@@ -1,6 +1,7 @@
 //! Listeners: addresses, TLS, who is asked for a certificate.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::file::{
@@ -9,9 +10,13 @@ use super::super::file::{
 use super::super::scalar::Span;
 use super::super::types::{
     CertificateFiles, ClientAuth, ClientAuthMode, ListenAddress, ListenerConfig, ListenerLimits, OcspConfig,
-    Protocol, ServerCertificateConfig, TlsConfig, TlsVersion,
+    OcspSource, Protocol, ResponderConfig, ServerCertificateConfig, TlsConfig, TlsVersion,
 };
+use super::lists::FETCH_TIMEOUT;
 use super::{Builder, quoted};
+
+/// In place of the URL of an OCSP responder.
+const FROM_CERTIFICATE: &str = "from_certificate";
 
 const DEFAULT_GROUPS: &[&str] = &["X25519MLKEM768", "X25519", "P-256", "P-384"];
 
@@ -137,12 +142,22 @@ impl Builder {
     }
 
     fn ocsp(&mut self, at: &str, file: &OcspFile) -> Option<OcspConfig> {
-        let Some(response) = &file.file else {
-            self.problem(at, "nothing says where the response comes from", Some("`file`"), None);
-            return None;
+        let source = match (&file.file, &file.responder) {
+            (Some(response), None) => OcspSource::File(self.path(response)),
+            (None, Some(responder)) => {
+                let url = (responder != FROM_CERTIFICATE)
+                    .then(|| self.fetch_url(&format!("{at}.responder"), responder));
+                let timeout = file.timeout.map_or(FETCH_TIMEOUT, |span| span.0);
+                OcspSource::Responder(ResponderConfig { url, timeout, kept: PathBuf::new() })
+            }
+            _ => {
+                let found = "one thing must say where the response comes from";
+                self.problem(at, found, Some("either `file` or `responder`"), None);
+                return None;
+            }
         };
         let issuer = file.issuer.as_deref().map(|issuer| self.path(issuer));
-        Some(OcspConfig { response: self.path(response), issuer })
+        Some(OcspConfig { source, issuer })
     }
 
     pub(super) fn certificate(&self, at: String, files: &CertificateFile) -> CertificateFiles {

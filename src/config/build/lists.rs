@@ -1,4 +1,4 @@
-//! Where revocation lists come from.
+//! Where revocation lists come from, and what else is fetched.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,13 +7,13 @@ use http::Uri;
 
 use super::super::file::{FetchedListFile, ListFile};
 use super::super::source::ListPlace;
-use super::super::types::{FetchedList, ListSource, TrustConfig};
+use super::super::types::{FetchedList, ListSource, ListenerConfig, OcspConfig, OcspSource, TrustConfig};
 use super::Builder;
 use crate::certificate::Fingerprint;
 use crate::trust::RevocationList;
 
 const EVERY: Duration = Duration::from_secs(3600);
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// More than this in memory at once helps nobody: a list of ten million entries is smaller.
@@ -64,7 +64,7 @@ impl Builder {
         FetchedList {
             url,
             every,
-            timeout: file.timeout.map_or(TIMEOUT, |span| span.0),
+            timeout: file.timeout.map_or(FETCH_TIMEOUT, |span| span.0),
             max_bytes,
             ca: file.ca.as_deref().map(|ca| self.path(ca)),
             kept: PathBuf::new(),
@@ -72,14 +72,14 @@ impl Builder {
     }
 
     /// An absolute URL of a server: it stands in metrics and logs, so that there is no password in it.
-    fn fetch_url(&mut self, at: &str, text: &str) -> String {
+    pub(super) fn fetch_url(&mut self, at: &str, text: &str) -> String {
         let expected = Some("`http://HOST/PATH` or `https://HOST/PATH`");
         let parsed = text.parse::<Uri>().ok().filter(|url| {
             let has_scheme = is_https(text) || url.scheme_str() == Some("http");
             has_scheme && url.host().is_some_and(|host| !host.is_empty()) && !text.contains('#')
         });
         match parsed {
-            None => self.problem(at, format!("`{text}` is not the URL of a list"), expected, None),
+            None => self.problem(at, format!("`{text}` is not a URL that can be fetched"), expected, None),
             Some(url) if url.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
                 self.problem(at, "it holds a user name or a password", expected, None);
             }
@@ -89,24 +89,54 @@ impl Builder {
     }
 
     /// What is fetched must outlive the process: a restart while the server is down would let nobody in.
-    pub(super) fn place_lists(&mut self, trust: &mut [TrustConfig], state_directory: Option<&Path>) {
+    pub(super) fn place_fetched(
+        &mut self,
+        trust: &mut [TrustConfig],
+        listeners: &mut [ListenerConfig],
+        state_directory: Option<&Path>,
+    ) {
         for domain in trust {
             for (index, source) in domain.lists.iter_mut().enumerate() {
                 let ListSource::Fetched(list) = source else { continue };
-                let Some(directory) = state_directory else {
-                    let at = format!("trust.{}.revocation.lists[{index}].url", domain.name);
-                    let hint = "set `server.state_directory`, for example to `/var/lib/portcullis`; under systemd, \
-                                `StateDirectory=portcullis` gives one";
-                    let found = "there is no directory to keep what is fetched";
-                    self.problem(at, found, None, Some(hint.to_owned()));
+                let name = format!("lists/{}-{}.crl", domain.name, digest(&list.url));
+                match state_directory {
+                    Some(directory) => list.kept = directory.join(name),
+                    None => self.nowhere(format!("trust.{}.revocation.lists[{index}].url", domain.name)),
+                }
+            }
+        }
+        for listener in listeners {
+            for certificate in &mut listener.tls.certificates {
+                let Some(OcspConfig { source: OcspSource::Responder(responder), .. }) = &mut certificate.ocsp
+                else {
                     continue;
                 };
-                let digest = Fingerprint(openssl::sha::sha256(list.url.as_bytes())).to_string();
-                let name = format!("{}-{}.crl", domain.name, &digest[..16]);
-                list.kept = directory.join("lists").join(name);
+                let what = format!(
+                    "{}\n{}",
+                    certificate.files.chain.display(),
+                    responder.url.as_deref().unwrap_or("")
+                );
+                let name = format!("ocsp/{}-{}.der", listener.name, digest(&what));
+                match state_directory {
+                    Some(directory) => responder.kept = directory.join(name),
+                    None => self.nowhere(format!("{}.ocsp.responder", certificate.files.at)),
+                }
             }
         }
     }
+
+    fn nowhere(&mut self, at: String) {
+        let hint = "set `server.state_directory`, for example to `/var/lib/portcullis`; under systemd, \
+                    `StateDirectory=portcullis` gives one";
+        self.problem(at, "there is no directory to keep what is fetched", None, Some(hint.to_owned()));
+    }
+}
+
+/// The beginning of a digest, for the names of files.
+fn digest(text: &str) -> String {
+    let mut digest = Fingerprint(openssl::sha::sha256(text.as_bytes())).to_string();
+    digest.truncate(16);
+    digest
 }
 
 fn is_https(url: &str) -> bool {

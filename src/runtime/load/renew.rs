@@ -55,6 +55,7 @@ pub(in crate::runtime) fn renew(
         forwarding: in_force.forwarding.clone(),
         admin_token: in_force.admin_token.clone(),
         certificates: in_force.certificates.clone(),
+        staples: in_force.staples.clone(),
         own_deny_list: loader.own_deny_list.or_else(|| in_force.own_deny_list.clone()),
         warnings: in_force.warnings.clone(),
         list_warnings: loader.list_warnings,
