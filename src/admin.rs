@@ -1,5 +1,7 @@
 //! The admin endpoints as pure routing: a request in, an answer out. Never reachable through a public listener.
 
+mod action;
+mod block;
 mod gate;
 mod parameters;
 mod selector;
@@ -11,13 +13,17 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 
+use action::change;
+pub use action::{Action, BlockError, Blocked, Outcome};
 pub use gate::Caller;
 use gate::Denial;
 pub use parameters::{BadParameter, Parameters};
 pub use selector::{Candidate, ConnectionNumber, DistinguishedName, Selector};
 pub use token::{BadToken, Token};
 
-use crate::config::Span;
+use crate::UnixTime;
+use crate::certificate::Certificate;
+use crate::trust::{DenyEntry, DenySelector};
 
 /// What was asked.
 pub struct AdminRequest<'a> {
@@ -28,6 +34,7 @@ pub struct AdminRequest<'a> {
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
     pub caller: Caller,
+    pub now: UnixTime,
 }
 
 /// What the endpoints show and do.
@@ -45,6 +52,15 @@ pub trait AdminView {
     fn reload(&self) -> Result<u64, String>;
     /// Ends open connections; how many.
     fn kick(&self, selector: &Selector, grace: Duration, reason: Option<&str>) -> usize;
+    /// Keeps a client out from now on.
+    fn block(&self, entry: DenyEntry) -> Result<Blocked, BlockError>;
+    /// Takes it back. `None`: nobody was blocked like this.
+    fn unblock(&self, selector: &DenySelector, domain: Option<&str>)
+    -> Result<Option<DenyEntry>, BlockError>;
+    /// All that are blocked, as entries of a deny list.
+    fn blocked(&self) -> Value;
+    /// All that is known of a client. `presented`: its certificate, and what comes with it.
+    fn who(&self, selector: &Selector, presented: &[Certificate]) -> Value;
     /// Something was changed, or somebody tried to.
     fn record(&self, action: Action);
 }
@@ -55,26 +71,6 @@ pub struct Page {
     /// Behind this one.
     pub after: Option<ConnectionNumber>,
     pub limit: usize,
-}
-
-/// What somebody wanted to change, and what became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Action {
-    pub name: &'static str,
-    pub selector: Option<String>,
-    pub reason: Option<String>,
-    /// How many open connections ended by it.
-    pub connections: Option<usize>,
-    pub outcome: Outcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    Done,
-    /// It could not be done, for this reason.
-    Failed(String),
-    /// Whoever asked may not, for this reason.
-    Refused(String),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -94,9 +90,6 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const DEFAULT_LIMIT: usize = 100;
 const LARGEST_LIMIT: usize = 1000;
 
-/// Characters of a reason.
-const LONGEST_REASON: usize = 200;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
     Healthz,
@@ -108,10 +101,14 @@ enum Endpoint {
     Census,
     Reload,
     Kick,
+    Block,
+    Unblock,
+    Blocked,
+    Who,
 }
 
 impl Endpoint {
-    const ALL: [(&'static str, Self); 9] = [
+    const ALL: [(&'static str, Self); 13] = [
         ("/healthz", Self::Healthz),
         ("/readyz", Self::Readyz),
         ("/metrics", Self::Metrics),
@@ -119,8 +116,12 @@ impl Endpoint {
         ("/certs", Self::Certs),
         ("/connections", Self::Connections),
         ("/census", Self::Census),
+        ("/who", Self::Who),
+        ("/blocked", Self::Blocked),
         ("/reload", Self::Reload),
         ("/kick", Self::Kick),
+        ("/block", Self::Block),
+        ("/unblock", Self::Unblock),
     ];
 
     fn find(path: &str) -> Option<Self> {
@@ -132,6 +133,8 @@ impl Endpoint {
         match self {
             Self::Reload => Some("reload"),
             Self::Kick => Some("kick"),
+            Self::Block => Some("block"),
+            Self::Unblock => Some("unblock"),
             _ => None,
         }
     }
@@ -142,7 +145,8 @@ impl Endpoint {
 
     /// Whether it shows who the clients are, or changes something.
     fn is_guarded(self) -> bool {
-        self.action().is_some() || matches!(self, Self::Connections | Self::Census)
+        self.action().is_some()
+            || matches!(self, Self::Connections | Self::Census | Self::Who | Self::Blocked)
     }
 }
 
@@ -168,7 +172,8 @@ pub fn respond(request: &AdminRequest<'_>, view: &impl AdminView) -> AdminRespon
         },
         Some(name) => {
             let outcome = Outcome::Done;
-            let mut action = Action { name, selector: None, reason: None, connections: None, outcome };
+            let mut action =
+                Action { name, selector: None, reason: None, until: None, connections: None, outcome };
             let response = match permitted {
                 Ok(()) => change(endpoint, request, view, &mut action).unwrap_or_else(|error| bad(&error)),
                 Err(denial) => denied(&denial),
@@ -205,32 +210,44 @@ fn show(
             parameters.end(&[&["limit", "after"], &Selector::NAMES[..]].concat())?;
             json(&view.connections(&selector, &page))
         }
+        Endpoint::Blocked => json(&view.blocked()),
+        Endpoint::Who => who(request, view)?,
         _ => text(200, "ok"),
     })
 }
 
-fn change(
-    endpoint: Endpoint,
-    request: &AdminRequest<'_>,
-    view: &impl AdminView,
-    action: &mut Action,
-) -> Result<AdminResponse, BadParameter> {
-    if endpoint == Endpoint::Reload {
-        return Ok(match view.reload() {
-            Ok(generation) => text(200, &format!("generation {generation} is in force")),
-            Err(problems) => text(422, &problems),
-        });
+fn who(request: &AdminRequest<'_>, view: &impl AdminView) -> Result<AdminResponse, BadParameter> {
+    let mut parameters = Parameters::parse(request.query, &[])?;
+    let presented = match parameters.take("certificate") {
+        Some(pem) => certificates(&pem)?,
+        None => Vec::new(),
+    };
+    let mut selector = Selector::take(&mut parameters)?;
+    parameters.end(&[&["certificate"], &Selector::NAMES[..]].concat())?;
+    if let Some(leaf) = presented.first() {
+        if selector.fingerprint.is_some_and(|fingerprint| fingerprint != *leaf.fingerprint()) {
+            return Err(BadParameter::Incomplete("`certificate` has another fingerprint than `fingerprint`"));
+        }
+        selector.fingerprint = Some(*leaf.fingerprint());
     }
-    let mut parameters = Parameters::parse(request.query, request.body)?;
-    let selector = Selector::take(&mut parameters)?;
-    action.selector = Some(selector.to_string());
-    action.reason = reason(&mut parameters)?;
-    let grace = parameters.parsed::<Span>("grace")?.map_or(Duration::ZERO, |span| span.0);
-    parameters.end(&[&["reason", "grace"], &Selector::NAMES[..]].concat())?;
     selector.names_a_client()?;
-    let ended = view.kick(&selector, grace, action.reason.as_deref());
-    action.connections = Some(ended);
-    Ok(json(&json!({ "ended": ended })))
+    Ok(json(&view.who(&selector, &presented)))
+}
+
+/// PEM, leaf first.
+fn certificates(pem: &str) -> Result<Vec<Certificate>, BadParameter> {
+    let wrong = |error: String| BadParameter::Wrong { name: "certificate", error };
+    let bundle = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+    if bundle.is_empty() {
+        Err(wrong("it holds no PEM block of type CERTIFICATE".into()))
+    } else {
+        Ok(bundle)
+    }
+}
+
+/// RFC 3339, UTC; `None` for what is on no calendar.
+pub fn moment(time: UnixTime) -> Option<String> {
+    jiff::Timestamp::from_second(time).ok().map(|time| time.to_string())
 }
 
 fn page(parameters: &mut Parameters) -> Result<Page, BadParameter> {
@@ -240,18 +257,6 @@ fn page(parameters: &mut Parameters) -> Result<Page, BadParameter> {
         return Err(BadParameter::Wrong { name: "limit", error });
     }
     Ok(Page { after: parameters.parsed("after")?, limit })
-}
-
-/// It stands in the log and in files: one line, not too long.
-fn reason(parameters: &mut Parameters) -> Result<Option<String>, BadParameter> {
-    let reason = parameters.take("reason");
-    let is_fit =
-        |reason: &String| reason.chars().count() <= LONGEST_REASON && !reason.chars().any(char::is_control);
-    if reason.as_ref().is_none_or(is_fit) {
-        return Ok(reason);
-    }
-    let error = format!("it is too long or no single line (expected: at most {LONGEST_REASON} characters)");
-    Err(BadParameter::Wrong { name: "reason", error })
 }
 
 fn not_found() -> AdminResponse {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::telemetry::{FetchResult, Metrics};
 
-pub use kept::Notes;
+pub use kept::{Notes, replace};
 pub use list::WantedList;
 pub use staple::WantedStaple;
 pub use wanted::Wanted;

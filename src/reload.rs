@@ -1,5 +1,6 @@
 //! Reads everything anew and swaps it whole, or changes nothing and says why.
 
+mod block;
 mod fetched;
 mod files;
 mod watch;

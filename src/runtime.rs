@@ -1,5 +1,6 @@
 //! Everything a request needs, loaded and ready: made whole from a `Config`, or not at all.
 
+mod blocking;
 mod cell;
 mod load;
 
@@ -24,6 +25,7 @@ pub use cell::{Cell, Pinned};
 pub use load::Renewed;
 
 /// One configuration in force.
+#[derive(Clone)]
 pub struct Runtime {
     /// Counts the configurations of this process, from 1.
     pub generation: u64,

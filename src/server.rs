@@ -4,6 +4,7 @@ mod admin_service;
 mod admin_socket;
 mod admin_view;
 mod supervisor;
+mod who;
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};

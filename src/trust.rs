@@ -47,6 +47,7 @@ pub use standing::{Fault, FaultKind, Quarantine, Standing};
 pub use verdict::{Rejection, RejectionReason};
 
 /// A named set of trust anchors, who of their clients is revoked, and how much a client may present.
+#[derive(Clone)]
 pub struct TrustDomain {
     name: Arc<str>,
     anchors: Vec<Arc<Anchor>>,
@@ -60,8 +61,13 @@ pub struct TrustDomain {
     /// OpenSSL takes the first anchor with the issuer's name and never tries a second one. So anchors of one name (a
     /// CA that changed its key, or renewed its certificate) lie in different stores, which are tried in turn. There is
     /// one store unless names repeat.
-    stores: Vec<X509Store>,
+    stores: Arc<[X509Store]>,
     revoked: RevocationIndex,
+    /// Whom the lists deny that the configuration names.
+    listed: Vec<Arc<DenyIndex>>,
+    /// Whom the gateway itself has blocked.
+    blocked: Arc<DenyIndex>,
+    /// Both.
     denied: Denied,
     /// Whether `denied` names one of the anchors.
     denies_anchor: bool,
@@ -120,8 +126,10 @@ impl TrustDomain {
             x509: Vec::with_capacity(certificates.len()),
             positions: AHashMap::with_capacity(certificates.len()),
             names: AHashSet::with_capacity(certificates.len()),
-            stores: Vec::new(),
+            stores: Arc::default(),
             revoked: RevocationIndex::build(lists)?,
+            listed: Vec::new(),
+            blocked: Arc::default(),
             denied: Denied::default(),
             denies_anchor: false,
             policy,
@@ -132,17 +140,30 @@ impl TrustDomain {
         if domain.anchors.is_empty() {
             return Err(TrustError::NoAnchors);
         }
-        domain.stores = path::stores(&domain.certificates, &domain.x509)?;
+        domain.stores = path::stores(&domain.certificates, &domain.x509)?.into();
         Ok(domain)
     }
 
-    /// Keeps out whom these indexes name, whatever they were before.
+    /// Keeps out whom these indexes name, whatever the configuration named before.
     #[must_use]
-    pub fn denying(mut self, indexes: Vec<Arc<DenyIndex>>) -> Self {
-        self.denied = Denied::new(indexes);
+    pub fn denying(mut self, listed: Vec<Arc<DenyIndex>>) -> Self {
+        self.listed = listed;
+        self.deny();
+        self
+    }
+
+    /// Keeps out whom this index names, whomever the gateway has blocked before.
+    #[must_use]
+    pub fn blocking(mut self, blocked: Arc<DenyIndex>) -> Self {
+        self.blocked = blocked;
+        self.deny();
+        self
+    }
+
+    fn deny(&mut self) {
+        self.denied = Denied::new(self.listed.iter().chain([&self.blocked]).cloned().collect());
         let is_named = |anchor: &Certificate| self.denied.names(anchor, role_of_anchor(anchor));
         self.denies_anchor = self.certificates.iter().any(is_named);
-        self
     }
 
     fn add_anchor(&mut self, certificate: Certificate) -> Result<(), TrustError> {
@@ -271,7 +292,7 @@ impl TrustDomain {
     fn verify(&self, presented: &Presented, now: UnixTime) -> Result<ClientIdentity, Rejection> {
         self.check_size(presented)?;
         let (mut worst, mut quarantined) = (None, None);
-        for store in &self.stores {
+        for store in &*self.stores {
             let rejection = match path::find(store, presented) {
                 Ok(found) => match self.judge(presented, &found, now) {
                     Ok(identity) if identity.standing().is_good() => return Ok(identity),

@@ -3,6 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "behaviour/blocking.rs"]
+mod blocking;
 #[path = "behaviour/both_ways.rs"]
 mod both_ways;
 #[path = "behaviour/census.rs"]

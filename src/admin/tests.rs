@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use http::HeaderValue;
 
 use super::*;
+use crate::trust::mint::NOW;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 #[derive(Default)]
 struct View {
+    entry: RefCell<Option<DenyEntry>>,
     recorded: RefCell<Vec<Action>>,
 }
 
@@ -42,6 +44,22 @@ impl AdminView for View {
     fn kick(&self, _: &Selector, grace: Duration, _: Option<&str>) -> usize {
         grace.as_secs() as usize
     }
+    fn block(&self, entry: DenyEntry) -> Result<Blocked, BlockError> {
+        if entry.trust_domain.is_some() {
+            return Err(BlockError::NoPlace);
+        }
+        *self.entry.borrow_mut() = Some(entry);
+        Ok(Blocked { ended: 3, replaced: false })
+    }
+    fn unblock(&self, selector: &DenySelector, _: Option<&str>) -> Result<Option<DenyEntry>, BlockError> {
+        Ok(self.entry.borrow_mut().take_if(|entry| entry.selector == *selector))
+    }
+    fn blocked(&self) -> Value {
+        Value::Null
+    }
+    fn who(&self, selector: &Selector, presented: &[Certificate]) -> Value {
+        json!([selector.to_string(), presented.len()])
+    }
     fn record(&self, action: Action) {
         self.recorded.borrow_mut().push(action);
     }
@@ -61,7 +79,8 @@ fn ask(
     }
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let caller = Caller::Tcp(SocketAddr::from(([127, 0, 0, 1], 5000)));
-    let request = AdminRequest { method: &method, path, query, headers: &map, body: body.as_bytes(), caller };
+    let request =
+        AdminRequest { method: &method, path, query, headers: &map, body: body.as_bytes(), caller, now: NOW };
     respond(&request, view)
 }
 
@@ -163,6 +182,7 @@ fn a_kick_says_whom_and_is_recorded_whatever_becomes_of_it() {
         name: "kick",
         selector: Some("subject=CN=a".into()),
         reason: Some("stolen".into()),
+        until: None,
         connections: Some(5),
         outcome: Outcome::Done,
     };
@@ -219,4 +239,76 @@ fn a_selector_can_be_asked_for_again_as_it_is_shown() {
     again.extend_pairs(selector.pairs());
     assert_eq!(read(&again.finish()), selector);
     assert_eq!(selector.pairs().len(), 7);
+}
+
+#[test]
+fn a_block_is_by_one_name_and_ends_in_the_future_or_never() {
+    let view = View::default();
+    let post = |path: &str, body: &str| ask(&view, Method::POST, path, &[with_token()], body);
+    let digest = "ab".repeat(32);
+    for (body, until) in [
+        ("subject=CN%3Da,OU%3Db&reason=stolen", None),
+        ("subject=CN%3Da&for=7d", Some(NOW + 7 * 86_400)),
+        ("subject=CN%3Da&for=5ms", Some(NOW + 1)),
+        ("serial=0A&issuer=CN%3DTest+CA&until=2026-02-01T00:00:00.5Z", Some(1_769_904_001)),
+        (&format!("fingerprint={digest}"), None),
+        (&format!("key_fingerprint={digest}"), None),
+    ] {
+        let response = post("/block", body);
+        assert_eq!(response.status, 200, "{body}: {}", response.body);
+        assert_eq!(view.entry.borrow().as_ref().unwrap().until, until, "{body}");
+        let named = body.split("&reason").next().unwrap().split("&for").next().unwrap();
+        let named = named.split("&until").next().unwrap();
+        assert_eq!(post("/unblock", named).status, 200, "{named}");
+        assert_eq!(post("/unblock", named).status, 404, "{named}");
+    }
+    for bad in [
+        "",
+        "trust_domain=fleet",
+        "serial=0A",
+        "issuer=CN%3Dx",
+        "subject=CN%3Da&issuer=CN%3Dx",
+        "subject=CN%3Da&connection=00000000000000ab",
+        "subject=CN%3Da&listener=edge",
+        "subject=CN%3Da&address=10.0.0.1",
+        "subject=OU%3Da,OU%3Db",
+        "subject=CN%3Da&until=2025-12-31T00:00:00Z",
+        "subject=CN%3Da&until=soon",
+        "subject=CN%3Da&for=1d&until=2026-12-31T00:00:00Z",
+        "subject=CN%3Da&for=0s",
+        "subject=CN%3Da&grace=1s",
+        &format!("subject=CN%3Da&fingerprint={digest}"),
+    ] {
+        assert_eq!(post("/block", bad).status, 400, "{bad}");
+    }
+    assert_eq!(post("/block", "subject=CN%3Da&trust_domain=fleet").status, 409);
+    assert_eq!(post("/unblock", "subject=CN%3Da&for=1d").status, 400);
+    let recorded = view.recorded.borrow();
+    let first = &recorded[0];
+    assert_eq!((first.name, first.connections, first.reason.as_deref()), ("block", Some(3), Some("stolen")));
+    assert!(recorded.iter().any(|action| action.name == "unblock" && action.outcome == Outcome::Done));
+}
+
+#[test]
+fn who_somebody_is_can_be_asked_with_the_certificate_itself() {
+    use crate::trust::mint::Plan;
+    let leaf = Plan::leaf("CN=a").self_signed();
+    let pem = String::from_utf8(leaf.x509.to_pem().unwrap()).unwrap();
+    let encoded = |pairs: &[(&str, &str)]| {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(pairs);
+        format!("/who?{}", query.finish())
+    };
+    let get = |url: &str| ask(&View::default(), Method::GET, url, &[with_token()], "");
+    let answer = get(&encoded(&[("certificate", &pem)]));
+    assert!(
+        answer.body.contains(&format!("fingerprint={}", leaf.certificate().fingerprint())),
+        "{}",
+        answer.body
+    );
+    assert_eq!(get("/who?subject=CN%3Da").status, 200);
+    for bad in ["/who", "/who?trust_domain=fleet", "/who?certificate=x", "/who?subject=CN%3Da&limit=5"] {
+        assert_eq!(get(bad).status, 400, "{bad}");
+    }
+    assert_eq!(get(&encoded(&[("certificate", &pem), ("fingerprint", &"ab".repeat(32))])).status, 400);
 }

@@ -1,14 +1,15 @@
 //! `portcullis connections`, `kick` and the other commands for a gateway that runs.
 
+mod answers;
+
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Subcommand};
 use serde_json::{Value, json};
 
 use super::admin_client::{AdminArguments, AdminClient, Pairs};
 use super::selector_arguments::SelectorArguments;
-use super::table::{Table, shown};
 use super::trust_command::{self, TrustArguments};
-use crate::admin::Selector;
+use crate::admin::BadParameter;
 use crate::config::Span;
 
 /// Of one request; the gateway gives no more.
@@ -40,6 +41,31 @@ pub(super) enum OperateCommand {
         portcullis kick --cert device-17.crt --grace 10s\n  \
         portcullis kick --connection 00000000000000ab")]
     Kick(KickArguments),
+    /// Keep a client out from now on, and end its open connections
+    ///
+    /// The gateway keeps it in its state directory, so that it is in force after a restart as well.
+    #[command(after_help = "Examples:\n  \
+        portcullis block --subject CN=device-17 --reason 'stolen, ticket 4711'\n  \
+        portcullis block --serial 5A --issuer 'CN=Fleet CA' --for 7d\n  \
+        portcullis block --cert device-17.crt --until 2027-01-31T12:00:00Z")]
+    Block(BlockArguments),
+    /// Let a client in again that was blocked
+    #[command(
+        after_help = "It is named as when it was blocked: `portcullis blocked` shows how.\n\nExamples:\n  \
+        portcullis unblock --subject CN=device-17\n  \
+        portcullis unblock --serial 5A --issuer 'CN=Fleet CA'"
+    )]
+    Unblock(UnblockArguments),
+    /// List who is blocked
+    Blocked(AdminArguments),
+    /// Show all that is known of a client: its connections, its certificates, and whether it would be let in
+    #[command(
+        after_help = "With --cert the answer does not depend on whether the client is connected.\n\nExamples:\n  \
+        portcullis who --subject CN=device-17\n  \
+        portcullis who --cert device-17.crt\n  \
+        portcullis who --fingerprint 9b0c… --json"
+    )]
+    Who(WhoArguments),
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +93,42 @@ pub(super) struct KickArguments {
     admin: AdminArguments,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct BlockArguments {
+    #[command(flatten)]
+    selector: SelectorArguments,
+    /// How long, such as `7d` [default: until it is unblocked]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "until")]
+    span: Option<String>,
+    /// Until when, such as `2027-01-31T12:00:00Z`
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<String>,
+    /// For the log, and for whoever asks why
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    admin: AdminArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UnblockArguments {
+    #[command(flatten)]
+    selector: SelectorArguments,
+    /// For the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    admin: AdminArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhoArguments {
+    #[command(flatten)]
+    selector: SelectorArguments,
+    #[command(flatten)]
+    admin: AdminArguments,
+}
+
 pub(super) fn run(command: OperateCommand) -> Result<(), String> {
     super::print(&match command {
         OperateCommand::Status(admin) => status(&admin)?,
@@ -76,6 +138,10 @@ pub(super) fn run(command: OperateCommand) -> Result<(), String> {
         OperateCommand::Trust(arguments) => trust_command::run(&arguments)?,
         OperateCommand::Connections(arguments) => connections(arguments)?,
         OperateCommand::Kick(arguments) => kick(arguments)?,
+        OperateCommand::Block(arguments) => block(arguments)?,
+        OperateCommand::Unblock(arguments) => unblock(arguments)?,
+        OperateCommand::Blocked(admin) => blocked(&admin)?,
+        OperateCommand::Who(arguments) => who(arguments)?,
     })
 }
 
@@ -84,44 +150,7 @@ fn status(admin: &AdminArguments) -> Result<String, String> {
     if admin.json {
         return Ok(format!("{status:#}"));
     }
-    let configuration = &status["configuration"];
-    let mut text = format!(
-        "portcullis {}, {}, up for {}\n{}, generation {}, loaded at {}\n",
-        word(&status["version"]),
-        if status["ready"] == true { "ready" } else { "NOT ready" },
-        age(status["uptime_seconds"].as_f64().unwrap_or_default()),
-        word(&configuration["file"]),
-        word(&configuration["generation"]),
-        word(&configuration["loaded_at"]),
-    );
-    if let Some(why) = configuration["stale_because"].as_str() {
-        text += &format!("NOT in force is what is on disk: {why}\n");
-    }
-    for warning in items(&configuration["warnings"]) {
-        text += &format!("warning: {}\n", word(warning));
-    }
-    let mut listeners = Table::new(&["LISTENER", "ADDRESS", "CONNECTIONS", "FULL", "RESUMED", "FAILED"]);
-    for listener in items(&status["listeners"]) {
-        let shakes = &listener["handshakes"];
-        let cells = [
-            &listener["name"],
-            &listener["address"],
-            &listener["open_connections"],
-            &shakes["full"],
-            &shakes["resumed"],
-            &shakes["failed"],
-        ];
-        listeners.add(cells.map(word).to_vec());
-    }
-    let mut endpoints = Table::new(&["POOL", "ENDPOINT", "AVAILABLE", "IN FLIGHT"]);
-    for pool in items(&status["pools"]) {
-        for endpoint in items(&pool["endpoints"]) {
-            let available = if endpoint["available"] == true { "yes" } else { "NO" };
-            let (address, in_flight) = (word(&endpoint["address"]), word(&endpoint["in_flight"]));
-            endpoints.add(vec![word(&pool["name"]), address, available.into(), in_flight]);
-        }
-    }
-    Ok(format!("{text}\n{listeners}\n\n{endpoints}"))
+    Ok(answers::status(&status))
 }
 
 fn connections(arguments: ConnectionsArguments) -> Result<String, String> {
@@ -145,29 +174,12 @@ fn connections(arguments: ConnectionsArguments) -> Result<String, String> {
     if arguments.admin.json {
         return Ok(format!("{:#}", json!({ "connections": found, "next": next, "open": open })));
     }
-    let headings = ["ID", "LISTENER", "PEER", "SINCE", "TLS", "PROTOCOL", "REQUESTS", "TRUST", "SUBJECT"];
-    let mut table = Table::new(&headings);
-    for connection in &found {
-        let cells = [
-            &connection["id"],
-            &connection["listener"],
-            &connection["peer"],
-            &connection["since"],
-            &connection["tls_version"],
-            &connection["protocol"],
-            &connection["requests"],
-            &connection["client"]["trust_domain"],
-            &connection["client"]["subject"],
-        ];
-        table.add(cells.map(word).to_vec());
-    }
-    let more = if next.is_null() { "" } else { ", and there are more (hint: --limit)" };
-    Ok(format!("{table}\n\n{} shown of {} open{more}", found.len(), word(&open)))
+    Ok(answers::connections(&found, &open, &next))
 }
 
 fn kick(arguments: KickArguments) -> Result<String, String> {
     let selector = arguments.selector.selector()?;
-    demand_a_client(&selector);
+    demand(selector.names_a_client());
     let mut pairs = selector.pairs();
     pairs.extend(arguments.grace.map(|grace| ("grace", grace)));
     pairs.extend(arguments.reason.map(|reason| ("reason", reason)));
@@ -175,20 +187,62 @@ fn kick(arguments: KickArguments) -> Result<String, String> {
     if arguments.admin.json {
         return Ok(format!("{done:#}"));
     }
-    Ok(ended(&done))
+    Ok(answers::ended(&done))
 }
 
-fn ended(done: &Value) -> String {
-    match done["ended"].as_u64() {
-        Some(0) => "no connection was open".to_owned(),
-        Some(1) => "1 connection ended".to_owned(),
-        _ => format!("{} connections ended", word(&done["ended"])),
+fn block(arguments: BlockArguments) -> Result<String, String> {
+    let selector = arguments.selector.selector()?;
+    demand(selector.denied().map(drop));
+    let mut pairs = selector.pairs();
+    pairs.extend(arguments.span.map(|span| ("for", span)));
+    pairs.extend(arguments.until.map(|until| ("until", until)));
+    pairs.extend(arguments.reason.map(|reason| ("reason", reason)));
+    let done = AdminClient::find(&arguments.admin)?.post("/block", &pairs)?;
+    if arguments.admin.json {
+        return Ok(format!("{done:#}"));
     }
+    Ok(answers::block(&done))
+}
+
+fn unblock(arguments: UnblockArguments) -> Result<String, String> {
+    let selector = arguments.selector.selector()?;
+    demand(selector.denied().map(drop));
+    let mut pairs = selector.pairs();
+    pairs.extend(arguments.reason.map(|reason| ("reason", reason)));
+    let done = AdminClient::find(&arguments.admin)?.post("/unblock", &pairs)?;
+    if arguments.admin.json {
+        return Ok(format!("{done:#}"));
+    }
+    Ok(answers::unblock(&done))
+}
+
+fn blocked(admin: &AdminArguments) -> Result<String, String> {
+    let all = AdminClient::find(admin)?.get("/blocked", &Pairs::new())?;
+    if let Some(error) = all["error"].as_str() {
+        return Err(error.to_owned());
+    }
+    if admin.json {
+        return Ok(format!("{all:#}"));
+    }
+    Ok(answers::blocked(&all))
+}
+
+fn who(arguments: WhoArguments) -> Result<String, String> {
+    let certificate = arguments.selector.certificate()?;
+    let selector = arguments.selector.selector()?;
+    demand(selector.names_a_client());
+    let mut pairs = selector.pairs();
+    pairs.extend(certificate.map(|pem| ("certificate", pem)));
+    let found = AdminClient::find(&arguments.admin)?.get("/who", &pairs)?;
+    if arguments.admin.json {
+        return Ok(format!("{found:#}"));
+    }
+    Ok(answers::who(&found))
 }
 
 /// Wrong usage, and told as such.
-fn demand_a_client(selector: &Selector) {
-    if let Err(error) = selector.names_a_client() {
+fn demand(whom: Result<(), BadParameter>) {
+    if let Err(error) = whom {
         let hint =
             "--fingerprint, --key-fingerprint, --cert, --serial with --issuer, --subject or --connection";
         let text = format!("{error}\n  here: {hint}");
@@ -200,26 +254,7 @@ fn duration(text: &str) -> Result<String, String> {
     text.parse::<Span>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-pub(super) fn items(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-/// A value as people read it.
-pub(super) fn word(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => shown(text),
-        other => other.to_string(),
-    }
-}
-
-fn age(seconds: f64) -> String {
-    let seconds = seconds as u64;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, minutes) => format!("{minutes}m{}s", seconds % 60),
-        (0, hours, minutes) => format!("{hours}h{minutes}m"),
-        (days, hours, _) => format!("{days}d{hours}h"),
-    }
+fn time(text: &str) -> Result<String, String> {
+    let time = text.parse::<jiff::Timestamp>().map(|_| text.to_owned());
+    time.map_err(|_| format!("`{text}` is not a moment (expected: RFC 3339, such as `2027-01-31T12:00:00Z`)"))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::admin::{ConnectionNumber, DistinguishedName, Selector};
-use crate::certificate::{Certificate, Fingerprint, Serial};
+use crate::certificate::{Certificate, Fingerprint, Serial, pem_encode};
 use crate::headers::Prefix;
 use crate::trust::IssuerName;
 
@@ -46,6 +46,14 @@ pub(super) struct SelectorArguments {
 }
 
 impl SelectorArguments {
+    /// The certificate file as PEM, with whatever follows the first.
+    pub(super) fn certificate(&self) -> Result<Option<String>, String> {
+        let Some(file) = &self.cert else { return Ok(None) };
+        let certificates = read(file)?;
+        let pem = certificates.iter().map(|it| pem_encode(it.der(), "CERTIFICATE"));
+        Ok(Some(pem.collect()))
+    }
+
     pub(super) fn selector(self) -> Result<Selector, String> {
         let of_file = self.cert.map(|file| fingerprint(&file)).transpose()?;
         Ok(Selector {
@@ -63,13 +71,19 @@ impl SelectorArguments {
 }
 
 fn fingerprint(file: &Path) -> Result<Fingerprint, String> {
+    // Whatever follows the first is what the client sends along.
+    read(file).map(|certificates| *certificates[0].fingerprint())
+}
+
+/// At least one.
+fn read(file: &Path) -> Result<Vec<Certificate>, String> {
     let told = |what: String| format!("`{}` {what}", file.display());
     let bytes = std::fs::read(file).map_err(|error| told(format!("cannot be read: {error}")))?;
-    let certificate = match Certificate::from_pem_bundle(&bytes) {
-        Ok(bundle) if !bundle.is_empty() => bundle.into_iter().next(),
-        Ok(_) => Certificate::from_der(&bytes).ok(),
-        Err(error) => return Err(told(error.to_string())),
-    };
-    // Whatever follows the first is what the client sends along.
-    certificate.map(|it| *it.fingerprint()).ok_or_else(|| told("holds no certificate".into()))
+    match Certificate::from_pem_bundle(&bytes) {
+        Ok(bundle) if !bundle.is_empty() => Ok(bundle),
+        Ok(_) => {
+            Certificate::from_der(&bytes).map(|it| vec![it]).map_err(|_| told("holds no certificate".into()))
+        }
+        Err(error) => Err(told(format!("cannot be used: {error}"))),
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::Value;
+
 /// Columns are as wide as their longest cell; the last one is not padded.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
@@ -54,6 +56,19 @@ pub(super) fn shown(text: &str) -> String {
         if harms(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
     }
     shown
+}
+
+pub(super) fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A value as people read it.
+pub(super) fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => shown(text),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::admin_client::{AdminArguments, AdminClient, Pairs};
-use super::operate_command::{items, word};
-use super::table::Table;
+use super::table::{Table, items, word};
 
 #[derive(Debug, Args)]
 pub(super) struct TrustArguments {

@@ -60,7 +60,7 @@ pub(super) fn read(kept: &Path) -> Option<Vec<u8>> {
 }
 
 /// Writes a new file and renames it: whoever reads sees the old one or the new one, also after a power cut.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let directory = path.parent().unwrap_or(Path::new("."));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;

@@ -117,9 +117,13 @@ impl Doorkeeper {
         let mut ended = Vec::new();
         for connection in connections {
             let Some(dismissal) = reviews.judge(&connection) else { continue };
+            let grace = reviews.grace(&connection, dismissal.cause);
             if connection.dismiss() {
-                self.end(&connection, reviews.grace(&connection, dismissal.cause));
+                self.end(&connection, grace);
                 ended.push((connection, dismissal));
+            } else if grace.is_zero() {
+                // Something worse has come to light since it was given time to end.
+                connection.cut();
             }
         }
         ended

@@ -42,6 +42,13 @@ impl FileStates {
         }
         Self(states)
     }
+
+    /// Whoever has just written this file need not hear that it changed.
+    pub(super) fn renew(&mut self, path: &Path) {
+        for state in self.0.iter_mut().filter(|(known, _)| known == path) {
+            *state = State::of(path.to_owned());
+        }
+    }
 }
 
 impl FileStates {

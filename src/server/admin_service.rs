@@ -15,6 +15,7 @@ use pingora_core::services::Service;
 use super::admin_socket::{Accepting, AdminSocket};
 use super::admin_view::{Admin, AdminState};
 use crate::admin::{self, AdminRequest, Caller};
+use crate::tls;
 
 /// What a request has to say fits many times.
 const LARGEST_BODY: usize = 16 * 1024;
@@ -111,6 +112,7 @@ impl ServeHttp for Answering {
                 headers: &header.headers,
                 body: &body,
                 caller,
+                now: tls::now(),
             };
             admin::respond(&request, &Admin { state: &state, caller })
         });

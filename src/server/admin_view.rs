@@ -6,15 +6,20 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use super::supervisor::Readiness;
-use crate::UnixTime;
-use crate::admin::{Action, AdminView, Caller, Candidate, Page, Selector, Token};
+use super::who::Acquaintance;
+use crate::admin::{
+    Action, AdminView, BlockError, Blocked, Caller, Candidate, Page, Selector, Token, moment,
+};
 use crate::census::Census;
+use crate::certificate::Certificate;
 use crate::config::Protocol;
 use crate::listener::connection::{Connection, ConnectionId, Progress};
 use crate::listener::{Doorkeeper, LiveConnections};
 use crate::reload::Reloader;
 use crate::runtime::{Cell, Runtime};
 use crate::telemetry::{ActionRecord, Telemetry};
+use crate::tls;
+use crate::trust::{DenyEntry, DenyList, DenySelector};
 
 /// What they look at.
 pub struct AdminState {
@@ -131,12 +136,38 @@ impl AdminView for Admin<'_> {
         self.state.doorkeeper.kick(wanted, grace, &why)
     }
 
+    fn block(&self, entry: DenyEntry) -> Result<Blocked, BlockError> {
+        self.state.reloader.block(entry)
+    }
+
+    fn unblock(
+        &self,
+        selector: &DenySelector,
+        domain: Option<&str>,
+    ) -> Result<Option<DenyEntry>, BlockError> {
+        self.state.reloader.unblock(selector, domain)
+    }
+
+    fn blocked(&self) -> Value {
+        let place = self.state.cell.load().config.own_deny_list();
+        let kept = self.state.reloader.blocked();
+        json!({
+            "file": place.map(|place| place.path.display().to_string()),
+            "blocked": kept.as_ref().map(DenyList::entries).unwrap_or_default(),
+            "error": kept.as_ref().err().map(ToString::to_string),
+        })
+    }
+
+    fn who(&self, selector: &Selector, presented: &[Certificate]) -> Value {
+        Acquaintance::of(self.state, selector, presented, tls::now()).to_json()
+    }
+
     fn record(&self, action: Action) {
         self.state.telemetry.action(ActionRecord::new(self.caller, action));
     }
 }
 
-fn is_wanted(selector: &Selector, runtime: &Runtime, connection: &Connection) -> bool {
+pub(super) fn is_wanted(selector: &Selector, runtime: &Runtime, connection: &Connection) -> bool {
     let listener = runtime.listeners.get(connection.listener);
     selector.matches(&Candidate {
         connection: connection.id.0,
@@ -146,7 +177,7 @@ fn is_wanted(selector: &Selector, runtime: &Runtime, connection: &Connection) ->
     })
 }
 
-fn describe(runtime: &Runtime, connection: &Connection) -> Value {
+pub(super) fn describe(runtime: &Runtime, connection: &Connection) -> Value {
     let listener = runtime.listeners.get(connection.listener);
     let identity = connection.identity.as_deref().map(|identity| {
         let certificate = identity.certificate();
@@ -178,11 +209,6 @@ fn describe(runtime: &Runtime, connection: &Connection) -> Value {
         "ending": connection.progress() > Progress::Open,
         "client": identity,
     })
-}
-
-/// RFC 3339, UTC; `None` for what is on no calendar.
-fn moment(time: UnixTime) -> Option<String> {
-    jiff::Timestamp::from_second(time).ok().map(|time| time.to_string())
 }
 
 fn since(opened: Instant) -> Option<String> {

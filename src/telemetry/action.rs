@@ -6,7 +6,7 @@ use log::Level;
 
 use super::line::Line;
 use super::record::bound;
-use crate::admin::{Action, Caller, Outcome};
+use crate::admin::{Action, Caller, Outcome, moment};
 
 /// One request to an admin endpoint that changes something.
 pub struct ActionRecord {
@@ -44,6 +44,7 @@ impl ActionRecord {
         line.shown("by", self.by);
         line.text_if_any("selector", action.selector.as_deref());
         line.text_if_any("reason", action.reason.as_deref());
+        line.text_if_any("until", action.until.and_then(moment).as_deref());
         if let Some(connections) = action.connections {
             line.plain("connections", connections);
         }

@@ -17,12 +17,12 @@ fn portcullis(site: &Site, arguments: &[&str]) -> (Option<i32>, String, String) 
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-fn operate(site: &Site, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub fn operate(site: &Site, arguments: &[&str]) -> (Option<i32>, String, String) {
     let (verb, rest) = arguments.split_first().unwrap();
     portcullis(site, &[&[*verb, "-c", "gateway.yaml"], rest].concat())
 }
 
-fn operate_json(site: &Site, arguments: &[&str]) -> Value {
+pub fn operate_json(site: &Site, arguments: &[&str]) -> Value {
     let (code, output, error) = operate(site, &[arguments, &["--json"]].concat());
     assert_eq!(code, Some(0), "{arguments:?}: {error}");
     serde_json::from_str(&output).unwrap()

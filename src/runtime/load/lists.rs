@@ -121,7 +121,7 @@ impl Loader<'_> {
     ) -> TrustDomain {
         let doubts = domain.doubts_about(&named, self.now);
         let name = domain.name().clone();
-        let domain = domain.denying([vec![named, own], still].concat());
+        let domain = domain.denying([vec![named], still].concat()).blocking(own);
         let anchors = domain.denied_anchors(self.now).map(|(anchor, why)| {
             format!("anchor `{}` is denied {why}: so is every client that it vouches for", anchor.subject)
         });

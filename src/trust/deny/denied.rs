@@ -7,7 +7,7 @@ use crate::UnixTime;
 use crate::certificate::Certificate;
 
 /// The indexes of a trust domain: nearly always none, or one.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(in crate::trust) struct Denied(Vec<Arc<DenyIndex>>);
 
 impl Denied {

@@ -10,7 +10,7 @@ use crate::certificate::{Certificate, Name, utc};
 use crate::trust::{Finding, RejectionReason, TrustError, WhenStale};
 
 /// The lists of a trust domain by issuer.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::trust) struct RevocationIndex {
     by_issuer: AHashMap<Box<[u8]>, Vec<Arc<RevocationList>>>,
     /// From the issuer's name as the list has it to its key in `by_issuer`: certificates nearly always have it in the

@@ -1,0 +1,39 @@
+//! The configuration in force with another list of whom the gateway itself keeps out.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{ListenerRuntime, Runtime};
+use crate::trust::{DenyForm, DenyIndexBuilder, DenyListError, TrustDomain, TrustSet};
+
+impl Runtime {
+    /// Nothing is read anew but this list: no other file, whatever is wrong with it just now, stands in the way of whoever
+    /// wants to shut a client out. `file` is where it is kept, and `yaml` what it says.
+    pub fn blocking(&self, file: &Path, yaml: &str) -> Result<Self, DenyListError> {
+        let mut trust = Vec::with_capacity(self.trust.len());
+        for domain in &self.trust {
+            let mut blocked = DenyIndexBuilder::new(domain.name());
+            blocked.read(&file.display().to_string(), DenyForm::Yaml, yaml.as_bytes())?;
+            trust.push(Arc::new(TrustDomain::clone(domain).blocking(Arc::new(blocked.finish()))));
+        }
+        let listeners = self.listeners.iter().map(|listener| Arc::new(listener.trusting(&trust))).collect();
+        Ok(Self {
+            generation: self.generation + 1,
+            listeners,
+            trust,
+            own_deny_list: Some(file.to_owned()),
+            ..self.clone()
+        })
+    }
+}
+
+impl ListenerRuntime {
+    /// The same listener with these in place of the trust domains of the same names.
+    fn trusting(&self, trust: &[Arc<TrustDomain>]) -> Self {
+        let newer = |old: &Arc<TrustDomain>| {
+            trust.iter().find(|domain| domain.name() == old.name()).unwrap_or(old).clone()
+        };
+        let domains = self.trust.as_ref().map(|set| set.domains().iter().map(newer).collect());
+        Self { trust: domains.map(TrustSet::new).map(Arc::new), ..self.clone() }
+    }
+}
