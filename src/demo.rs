@@ -28,7 +28,7 @@ pub fn run(directory: &Path, port: u16, prepare_only: bool) -> Result<(), DemoEr
     let origins =
         if prepare_only { ["127.0.0.1:9001".into(), "127.0.0.1:9101".into()] } else { start_origins()? };
     let file = directory.join("gateway.yaml");
-    std::fs::write(&file, configuration(port, &origins)).map_err(DemoError::Write)?;
+    std::fs::write(&file, configuration(directory, port, &origins)).map_err(DemoError::Write)?;
     // Nobody may be reading; the demo runs all the same.
     let _ = std::io::stdout().write_all(instructions(directory, port).as_bytes());
     if prepare_only {
@@ -64,7 +64,12 @@ fn prepare(directory: &Path) -> Result<(), DemoError> {
     Ok(())
 }
 
-fn configuration(port: u16, origins: &[String; 2]) -> String {
+fn configuration(directory: &Path, port: u16, origins: &[String; 2]) -> String {
+    let operators = if can_be_operated(directory) {
+        "admin: { address: \"unix:admin.sock\" }\nserver: { state_directory: state }\n"
+    } else {
+        ""
+    };
     format!(
         r#"# Written by `portcullis demo`.
 version: 1
@@ -89,9 +94,14 @@ routes:
     pool: backoffice
 identity_headers: [rfc9440, plain]
 logging: {{ format: text }}
-"#,
+{operators}"#,
         origins[0], origins[1]
     )
+}
+
+/// The path of a Unix socket is short (`unix(7)`).
+fn can_be_operated(directory: &Path) -> bool {
+    directory.join("admin.sock").as_os_str().len() <= 107
 }
 
 fn instructions(directory: &Path, port: u16) -> String {
@@ -113,6 +123,15 @@ fn instructions(directory: &Path, port: u16) -> String {
     step("alice", "staff, by e-mail address: reaches the backoffice pool");
     step("sensor-2", "a stolen sensor, revoked: refused in the handshake");
     step("mallory", "a good certificate that no route names: 403");
+    if can_be_operated(directory) {
+        let _ = writeln!(
+            text,
+            "  # a sensor was stolen: out at once, and after a restart too; `unblock` lets it in again\n  \
+             portcullis block -c {dir}/gateway.yaml --subject CN=sensor-1 --reason stolen\n\n  \
+             # who is that, and would they be let in?\n  \
+             portcullis who -c {dir}/gateway.yaml --cert {dir}/sensor-1.crt\n"
+        );
+    }
     let _ = writeln!(
         text,
         "  # why?\n  portcullis explain -c {dir}/gateway.yaml --cert {dir}/mallory.crt GET https://localhost/readings\n\n\

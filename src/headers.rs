@@ -31,7 +31,7 @@ fn standing(identity: &ClientIdentity) -> Option<(HeaderName, HeaderValue)> {
 }
 
 /// The headers that origins get, and those that clients may not send.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct IdentityHeaders {
     headers: Vec<(HeaderName, IdentityField)>,
     /// Names beyond the well-known family.

@@ -131,9 +131,10 @@ fn unblock(
             "until": entry.until.and_then(moment),
             "reason": entry.reason.as_deref(),
         })),
-        Ok(None) => {
-            text(404, "nobody is blocked like this (hint: `GET /blocked` shows who is, and by which name)")
-        }
+        Ok(None) => text(
+            404,
+            "nobody is blocked like this (hint: `portcullis blocked` shows who is, and by which name)",
+        ),
         Err(error) => text(error.status(), &error.to_string()),
     })
 }

@@ -166,8 +166,11 @@ impl FromStr for DistinguishedName {
 
     fn from_str(text: &str) -> Result<Self, DistinguishedNameError> {
         let rdns = Name::parse_rfc4514(text)?;
-        // Only spaces: it would match everybody.
-        if rdns.is_empty() { Err(DistinguishedNameError::NoEquals(text.to_owned())) } else { Ok(Self(rdns)) }
+        // Only spaces, or a type without a value: nothing is never taken for everything.
+        if rdns.is_empty() || rdns.iter().flatten().any(|attribute| attribute.value.is_empty()) {
+            return Err(DistinguishedNameError::NoEquals(text.to_owned()));
+        }
+        Ok(Self(rdns))
     }
 }
 

@@ -148,6 +148,7 @@ fn connections_are_asked_for_by_page_and_condition() {
         "fingerprint=ab",
         "serial=",
         "subject=a",
+        "subject=CN%3D",
         "subject=%20",
         "address=10.0.0.1/8",
         "subjct=CN%3Da",

@@ -70,19 +70,17 @@ pub(super) enum OperateCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct ConnectionsArguments {
-    #[command(flatten)]
-    selector: SelectorArguments,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
     admin: AdminArguments,
+    #[command(flatten)]
+    selector: SelectorArguments,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct KickArguments {
-    #[command(flatten)]
-    selector: SelectorArguments,
     /// How long requests under way may take to finish, such as `10s` [default: they are cut off]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     grace: Option<String>,
@@ -91,12 +89,12 @@ pub(super) struct KickArguments {
     reason: Option<String>,
     #[command(flatten)]
     admin: AdminArguments,
+    #[command(flatten)]
+    selector: SelectorArguments,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct BlockArguments {
-    #[command(flatten)]
-    selector: SelectorArguments,
     /// How long, such as `7d` [default: until it is unblocked]
     #[arg(long = "for", value_name = "DURATION", value_parser = duration, conflicts_with = "until")]
     span: Option<String>,
@@ -108,25 +106,27 @@ pub(super) struct BlockArguments {
     reason: Option<String>,
     #[command(flatten)]
     admin: AdminArguments,
+    #[command(flatten)]
+    selector: SelectorArguments,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct UnblockArguments {
-    #[command(flatten)]
-    selector: SelectorArguments,
     /// For the log
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
     admin: AdminArguments,
+    #[command(flatten)]
+    selector: SelectorArguments,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct WhoArguments {
     #[command(flatten)]
-    selector: SelectorArguments,
-    #[command(flatten)]
     admin: AdminArguments,
+    #[command(flatten)]
+    selector: SelectorArguments,
 }
 
 pub(super) fn run(command: OperateCommand) -> Result<(), String> {

@@ -10,7 +10,7 @@ use super::Prefix;
 use super::family::same_name;
 
 /// What a client says of itself is dropped, unless it is a proxy that is trusted to say it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Forwarding {
     trusted: Vec<Prefix>,
 }

@@ -60,7 +60,7 @@ impl AdminView for Admin<'_> {
             "configuration": {
                 "file": runtime.config.file.display().to_string(),
                 "generation": runtime.generation,
-                "loaded_at": jiff::Timestamp::try_from(runtime.loaded_at).map(|time| time.to_string()).ok(),
+                "loaded_at": jiff::Timestamp::try_from(runtime.loaded_at).map(|time| format!("{time:.3}")).ok(),
                 "stale_because": self.state.reloader.last_error(),
                 "warnings": runtime.warnings().collect::<Vec<_>>(),
             },

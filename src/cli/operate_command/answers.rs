@@ -111,7 +111,11 @@ fn named_by(entry: &Value) -> String {
     text("fingerprint", "fingerprint")
         .or_else(|| text("key-fingerprint", "key_fingerprint"))
         .or_else(|| text("serial", "serial").map(|serial| serial + &issuer.unwrap_or_default()))
-        .unwrap_or_else(|| format!("--subject {}{}", names("subject"), names("san")))
+        .unwrap_or_else(|| match (names("subject"), names("san")) {
+            (subject, san) if san.is_empty() => format!("--subject {subject}"),
+            // Only somebody who edits the file writes such.
+            (subject, san) => format!("subject {}, san {san}", shown(&subject)),
+        })
 }
 
 pub(super) fn who(found: &Value) -> String {
