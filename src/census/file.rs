@@ -78,7 +78,9 @@ impl CensusFile {
         if self.known == Some(version) {
             return Ok(Found::Nothing);
         }
-        match read(BufReader::with_capacity(1 << 16, file), most) {
+        // No more than the file has room for, whatever it says.
+        let room = most.min(file.metadata()?.len() as usize / ENTRY);
+        match read(BufReader::with_capacity(1 << 16, file), most, room) {
             Ok(ledger) => {
                 self.known = Some(version);
                 Ok(Found::Census(ledger))
@@ -215,8 +217,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// `most`: so many are kept, whatever the file has.
-fn read(input: impl Read, most: usize) -> io::Result<Ledger> {
+/// `most`: so many are kept, whatever the file has. `room`: so many can be in it.
+fn read(input: impl Read, most: usize, room: usize) -> io::Result<Ledger> {
     let mut reader = Reader { input, digest: Sha256::new() };
     if reader.array::<{ MAGIC.len() }>()? != *MAGIC {
         return Err(broken("it does not begin like a census of this version"));
@@ -227,8 +229,9 @@ fn read(input: impl Read, most: usize) -> io::Result<Ledger> {
         let fingerprint = Fingerprint(reader.array()?);
         ledger.restore_subject(not_after, &fingerprint, &reader.text()?);
     }
-    let mut anchors = 0;
-    for _ in 0..reader.number()? {
+    let (mut anchors, count) = (0, reader.number()?);
+    ledger.reserve(room.min(count as usize));
+    for _ in 0..count {
         let entry = Entry {
             fingerprint: reader.array()?,
             name: u64::from_le_bytes(reader.array()?),

@@ -134,7 +134,7 @@ impl Keeping {
             Found::Nothing => {}
             Found::Census(found) => {
                 let mut ledger = self.census.ledger();
-                ledger.merge(&found, maximum);
+                ledger.unite(found, maximum);
                 log::debug!("the census knows {} certificates", ledger.len());
             }
             Found::Broken { reason, put } => log::warn!(

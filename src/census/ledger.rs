@@ -65,6 +65,13 @@ impl Ledger {
         self.evicted
     }
 
+    /// Tables that grow leave the smaller ones behind, until somebody else needs the memory.
+    pub(super) fn reserve(&mut self, entries: usize) {
+        let Self { entries: known, hasher, by_fingerprint, by_name, .. } = self;
+        by_fingerprint.reserve(entries, |number| hasher.hash_one(known.at(*number).fingerprint));
+        by_name.reserve(entries, |number| hasher.hash_one(known.at(*number).name));
+    }
+
     pub(super) fn set_frozen(&mut self, is_frozen: bool) {
         self.is_frozen = is_frozen;
     }
@@ -275,8 +282,18 @@ impl Ledger {
         tally
     }
 
-    /// Everything that another process, or this one before it was restarted, had seen.
-    pub(super) fn merge(&mut self, other: &Self, most: usize) {
+    /// Everything that another process, or this one before it was restarted, had seen. The smaller one is put into the
+    /// larger one: a million certificates are not held twice.
+    pub(super) fn unite(&mut self, mut other: Self, most: usize) {
+        if other.len() > self.len() {
+            std::mem::swap(self, &mut other);
+            self.evicted += other.evicted;
+            self.is_frozen = other.is_frozen;
+        }
+        self.merge(&other, most);
+    }
+
+    fn merge(&mut self, other: &Self, most: usize) {
         for entry in other.entries.iter() {
             let Some(voucher) = other.vouchers.get(usize::from(entry.anchor)) else { continue };
             let Some(anchor) = self.voucher(&voucher.trust_domain, &voucher.anchor) else { continue };

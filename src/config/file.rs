@@ -576,6 +576,6 @@ pub struct ServerFile {
 pub struct CensusFile {
     /// Client certificates not seen for so long do not count. Default: 30d.
     pub window: Option<Span>,
-    /// So many certificates are remembered at most, in 64 bytes each; 0: none. Default: 1000000.
+    /// So many certificates are remembered at most, in about 70 bytes each; 0: none. Default: 1000000.
     pub maximum: Option<usize>,
 }

@@ -40,13 +40,13 @@ fn written(entries: u32, anchors: &[Voucher]) -> Vec<u8> {
 #[test]
 fn what_is_written_is_read() {
     let anchors = [voucher("CN=a"), voucher("CN=bc")];
-    let ledger = read(&*written(100, &anchors), 1000).unwrap();
+    let ledger = read(&*written(100, &anchors), 1000, 1000).unwrap();
     assert_eq!((ledger.len(), ledger.vouchers()), (100, &anchors[..]));
     assert_eq!(ledger.block(0).unwrap()[5], entry(5));
     assert_eq!(ledger.soonest().iter().next().unwrap().2.as_ref(), "CN=one");
     let tally = ledger.tally(Window { since: 0, now: 1050 });
     assert_eq!(tally.by_anchor().iter().map(|counts| counts.superseded).sum::<u64>(), 34);
-    let few = read(&*written(100, &anchors), 10).unwrap();
+    let few = read(&*written(100, &anchors), 10, 10).unwrap();
     assert!(few.len() <= 10 && few.block(0).unwrap().iter().any(|kept| *kept == entry(99)));
 }
 
@@ -54,19 +54,19 @@ fn what_is_written_is_read() {
 fn a_file_that_was_cut_or_changed_anywhere_is_broken() {
     let bytes = written(3, &[voucher("CN=a"), voucher("CN=bc")]);
     for length in 0..bytes.len() {
-        let error = read(&bytes[..length], 9).err().unwrap();
+        let error = read(&bytes[..length], 9, 9).err().unwrap();
         assert!(is_about_contents(&error), "{length}: {error}");
     }
     for at in 0..bytes.len() {
         let mut changed = bytes.clone();
         changed[at] ^= 1;
-        let error = read(&*changed, 9).err().unwrap_or_else(|| panic!("{at}"));
+        let error = read(&*changed, 9, 9).err().unwrap_or_else(|| panic!("{at}"));
         assert!(is_about_contents(&error), "{at}: {error}");
     }
     let longer = [bytes, vec![0]].concat();
-    assert!(is_about_contents(&read(&*longer, 9).err().unwrap()));
+    assert!(is_about_contents(&read(&*longer, 9, 9).err().unwrap()));
     for anchors in [&[voucher("CN=a")][..], &[voucher("CN=a"), voucher("CN=a")]] {
-        assert!(is_about_contents(&read(&*written(3, anchors), 9).err().unwrap()));
+        assert!(is_about_contents(&read(&*written(3, anchors), 9, 9).err().unwrap()));
     }
 }
 

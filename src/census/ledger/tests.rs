@@ -133,11 +133,18 @@ fn what_two_processes_have_seen_is_put_together_in_either_order() {
     // Renewed after the upgrade, and one that came to both.
     see(&mut new, 1, 2, 9);
     see(&mut new, 3, 2, 9);
+    let copy = |ledger: &Ledger| {
+        let mut copy = Ledger::default();
+        copy.merge(ledger, 9);
+        copy
+    };
+    see(&mut new, 6, 2, 9);
     for (one, other) in [(&old, &new), (&new, &old)] {
-        let mut both = Ledger::default();
-        both.merge(one, 9);
-        both.merge(other, 9);
-        assert_eq!(both.len(), 3);
+        let mut both = copy(one);
+        both.evicted = 7;
+        both.unite(copy(other), 9);
+        assert_eq!(both.len(), 4);
+        assert_eq!(both.evicted(), 7, "what this process had to let go");
         assert_eq!((standing(&both, 0), standing(&both, 1)), (Use::Superseded, Use::InUse));
         let entry = both.entries.at(both.number(&[3; PREFIX]).unwrap());
         assert_eq!((entry.first_seen.0, entry.last_seen.0), (1, 2));

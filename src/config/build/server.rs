@@ -137,7 +137,7 @@ impl Builder {
     }
 }
 
-/// What a certificate that is remembered costs: 64 MB for a million.
+/// What is remembered costs memory: 70 MB for a million.
 const MOST_CERTIFICATES: usize = 50_000_000;
 
 impl Builder {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A domain whose deny list is this YAML.
-fn denying(name: &str, anchors: &[&Minted], list: &str, policy: TrustPolicy) -> Arc<TrustDomain> {
+pub(super) fn denying(name: &str, anchors: &[&Minted], list: &str, policy: TrustPolicy) -> Arc<TrustDomain> {
     let anchors = anchors.iter().map(|anchor| anchor.certificate()).collect();
     let mut builder = DenyIndexBuilder::new(&name.into());
     builder.read("deny.yaml", DenyForm::Yaml, format!("deny: [{list}]").as_bytes()).unwrap();

@@ -227,6 +227,29 @@ fn a_domain_in_whose_eyes_nothing_is_wrong_comes_first_and_one_that_revoked_is_h
 }
 
 #[test]
+fn an_expired_client_that_somebody_denies_is_refused() {
+    let root = root();
+    let late = late(10).signed_by(&root);
+    let denying = |subject: &str, policy: TrustPolicy| {
+        let list = format!("{{ subject: {{ CN: {subject} }} }}");
+        super::denial::denying("denies", &[&root], &list, policy)
+    };
+    let lane = || accepting(FaultKind::Expired, &[30]);
+    let open = domain_of("open", &[&root], Vec::new(), lane());
+    for (subject, verdict) in [("device-1", "refused: denied"), ("device-2", "expired")] {
+        let (own, other) = (denying(subject, lane()), denying(subject, TrustPolicy::default()));
+        for set in [set(&[&own]), set(&[&open, &other]), set(&[&other, &open])] {
+            assert_eq!(word(&verify(&set, &[&late])), verdict);
+        }
+    }
+    // Denied while it was connected.
+    let quarantined = verify(&set(&[&open]), &[&late]).unwrap();
+    let open_and = |subject| set(&[&open, &denying(subject, TrustPolicy::default())]);
+    assert_eq!(lapse(&open_and("device-1"), &quarantined, NOW).as_deref(), Some("denied"));
+    assert_eq!(lapse(&open_and("device-2"), &quarantined, NOW), None);
+}
+
+#[test]
 fn a_path_by_which_it_is_revoked_refuses_a_client_in_quarantine() {
     // Two anchors of one name and key lie in two stores; the list speaks of the one that is no root.
     let (top, key) = (Plan::ca("CN=Top").self_signed(), new_key());
