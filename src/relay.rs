@@ -40,6 +40,9 @@ use request::Asked;
 /// request under way already, and would lose it.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
+/// And one on which nothing was asked yet for so long: in TLS 1.2 a client far away takes a whole round trip until it can.
+const FIRST_WORD: Duration = Duration::from_secs(5);
+
 /// Serves admitted connections: ordinary requests itself, all others through Pingora.
 pub struct Relay {
     cell: Arc<Cell>,
@@ -96,7 +99,10 @@ impl Relay {
             let limit = if client.inbox.is_empty() {
                 match progress {
                     Progress::Open => idle,
-                    Progress::Retiring => idle.min(LAST_WORD.saturating_sub(client.quiet_since.elapsed())),
+                    Progress::Retiring => {
+                        let word = if connection.requests() == 0 { FIRST_WORD } else { LAST_WORD };
+                        idle.min(word.saturating_sub(client.quiet_since.elapsed()))
+                    }
                     Progress::Ending | Progress::Cut => return Next::End,
                 }
             } else {

@@ -26,7 +26,7 @@ use super::handover::Unread;
 use super::head::{LARGEST_BODY, is_plain_target};
 use super::request::Asked;
 use super::response::Response;
-use super::{LAST_WORD, Relay};
+use super::{FIRST_WORD, Relay};
 use crate::fields::{Fields, text};
 use crate::gateway::refusal::{Page, Refusal};
 use crate::gateway::request::check_framing;
@@ -69,7 +69,7 @@ impl Relay {
             let (idle, _) = self.patience(connection);
             let (known, idle) = match farewell {
                 Farewell::NotYet => (Progress::Open, idle),
-                Farewell::Due => (Progress::Retiring, idle.min(LAST_WORD)),
+                Farewell::Due => (Progress::Retiring, idle.min(FIRST_WORD)),
                 Farewell::Said => (Progress::Cut, idle),
             };
             let next = {

@@ -3,11 +3,12 @@
 //! `bench/trust` does the same for longer, with more clients.
 
 use std::fmt::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::open::OpenConnection;
 use crate::support::steady::Steady;
 use crate::support::{BINARY, Gateway, Origin, Site, eventually};
 
@@ -65,6 +66,26 @@ fn upgrades_of_the_program_fail_no_request_and_no_handshake() {
         clients.serves_everybody();
     }
     assert_eq!(clients.failures(), [] as [String; 0]);
+}
+
+#[test]
+fn a_client_that_shakes_hands_when_a_drain_begins_is_answered_once() {
+    let (site, origin) = (Site::new(), origin());
+    let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { certificates: [{ chain: server.crt, key: \
+                     server.key }] }, client_auth: { trust: [fleet] }, limits: { handshake_timeout: 30s } }]";
+    let server = ("server", "{ threads: 1, drain_timeout: 60s }");
+    site.configure(&origin.address, &[server, LOGGING, ("listeners", listeners)]);
+    let mut gateway = site.start();
+    let tcp = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
+    let open = "portcullis_connections{listener=\"edge\"}";
+    eventually("it is connected", || (gateway.metric(open) > 0.5).then_some(()));
+    gateway.signal("TERM");
+    gateway.logged(&["draining"]);
+    let mut client = OpenConnection::over(tcp, &site, Some("sensor-1"));
+    assert_eq!(client.get("/"), 200);
+    // Long before the deadline, and although the client does not leave by itself.
+    assert_eq!(gateway.wait(), Some(0));
+    gateway.logged(&["\"drained\""]);
 }
 
 /// As systemd does: somebody else holds the socket, which the program finds at descriptor 3.

@@ -15,8 +15,12 @@ pub struct OpenConnection(SslStream<TcpStream>);
 
 impl OpenConnection {
     pub fn new(site: &Site, client: Option<&str>) -> Self {
+        Self::over(TcpStream::connect(("127.0.0.1", site.port)).unwrap(), site, client)
+    }
+
+    /// Shakes hands on a connection of TCP that is there already.
+    pub fn over(tcp: TcpStream, site: &Site, client: Option<&str>) -> Self {
         let connector = connector(site, client, b"\x08http/1.1");
-        let tcp = TcpStream::connect(("127.0.0.1", site.port)).unwrap();
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(connector.connect("localhost", tcp).unwrap())
     }
