@@ -60,6 +60,10 @@ impl FromStr for Fingerprint {
     type Err = BadHex;
 
     fn from_str(text: &str) -> Result<Self, BadHex> {
+        // As programs write it, a million times.
+        if let Some(digest) = plain_digest(text.as_bytes()) {
+            return Ok(Self(digest));
+        }
         let digits = digits(text);
         if digits.chars().any(|c| !c.is_ascii_hexdigit()) {
             return Err(BadHex::NotHex(text.to_owned()));
@@ -69,6 +73,22 @@ impl FromStr for Fingerprint {
             .map(Self)
             .ok_or_else(|| BadHex::WrongLength { text: text.to_owned(), found: digits.len() })
     }
+}
+
+/// Nothing but 64 digits.
+fn plain_digest(text: &[u8]) -> Option<[u8; 32]> {
+    let (pairs, []) = text.as_chunks::<2>() else { return None };
+    let pairs: &[[u8; 2]; 32] = pairs.try_into().ok()?;
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(pairs) {
+        *byte = byte_of(*pair)?;
+    }
+    Some(digest)
+}
+
+fn byte_of([high, low]: [u8; 2]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    Some((digit(high)? << 4 | digit(low)?) as u8)
 }
 
 fn digits(text: &str) -> String {
@@ -114,6 +134,5 @@ pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
     if pairs.is_empty() || !rest.is_empty() {
         return None;
     }
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    pairs.iter().map(|[high, low]| Some((digit(*high)? << 4 | digit(*low)?) as u8)).collect()
+    pairs.iter().map(|pair| byte_of(*pair)).collect()
 }

@@ -2,10 +2,8 @@
 
 use std::borrow::Cow;
 
-use csv::{ReaderBuilder, StringRecord, Trim};
-
 use super::DenyEntry;
-use super::draft::{self, Draft};
+use super::draft::{self, Draft, Issuers};
 use super::fault::{DenyFault, Faults, Place};
 
 /// Hands over each entry that is right; `take` may refuse it. An entry is one line, also where it is quoted, so that a
@@ -16,19 +14,21 @@ pub(super) fn read(
     take: &mut dyn FnMut(Place, DenyEntry) -> Result<(), DenyFault>,
 ) {
     let mut columns: Option<Vec<Column>> = None;
+    let (mut quoted, mut issuers) = (Quoted::new(), Issuers::default());
     for (number, line) in (1..=u32::MAX).zip(text.lines()) {
         if line.starts_with('#') || line.trim().is_empty() {
             continue;
         }
         let place = Place::Line(number);
         match &columns {
-            None => match cells(line).and_then(|cells| header(&cells)) {
+            None => match cells(line, &mut quoted).and_then(|cells| header(&cells)) {
                 Ok(read) => columns = Some(read),
                 // What the lines mean cannot be told.
                 Err(fault) => return faults.add(place, fault),
             },
             Some(columns) => {
-                let entry = cells(line).and_then(|cells| draft(columns, cells)).and_then(Draft::entry);
+                let draft = cells(line, &mut quoted).and_then(|cells| draft(columns, cells));
+                let entry = draft.and_then(|draft| draft.entry(&mut issuers));
                 if let Err(fault) = entry.and_then(|entry| take(place, entry)) {
                     faults.add(place, fault);
                 }
@@ -40,7 +40,7 @@ pub(super) fn read(
     }
 }
 
-fn cells(line: &str) -> Result<Vec<Cow<'_, str>>, DenyFault> {
+fn cells<'a>(line: &'a str, quoted: &mut Quoted) -> Result<Vec<Cow<'a, str>>, DenyFault> {
     if !line.contains('"') {
         return Ok(line.split(',').map(|cell| cell.trim().into()).collect());
     }
@@ -48,10 +48,36 @@ fn cells(line: &str) -> Result<Vec<Cow<'_, str>>, DenyFault> {
     if !line.matches('"').count().is_multiple_of(2) {
         return Err(DenyFault::OpenQuote);
     }
-    let mut reader = ReaderBuilder::new().has_headers(false).trim(Trim::All).from_reader(line.as_bytes());
-    let mut record = StringRecord::new();
-    reader.read_record(&mut record).map_err(|error| DenyFault::Csv(error.to_string()))?;
-    Ok(record.iter().map(|cell| cell.to_owned().into()).collect())
+    quoted.cells(line)
+}
+
+/// Reads lines with quotes by the rules for them. To make the reader costs as much as to read a hundred lines.
+struct Quoted {
+    reader: csv_core::Reader,
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Quoted {
+    fn new() -> Self {
+        Self { reader: csv_core::Reader::new(), text: Vec::new(), ends: Vec::new() }
+    }
+
+    fn cells(&mut self, line: &str) -> Result<Vec<Cow<'static, str>>, DenyFault> {
+        self.reader.reset();
+        self.text.resize(line.len(), 0);
+        self.ends.resize(line.matches(',').count() + 1, 0);
+        // The end of the input ends the record; what was written stays where it is.
+        let (_, _, text, ends) = self.reader.read_record(line.as_bytes(), &mut self.text, &mut self.ends);
+        let (_, _, more_text, more_ends) =
+            self.reader.read_record(&[], &mut self.text[text..], &mut self.ends[ends..]);
+        let (text, ends) = (&self.text[..text + more_text], &self.ends[..ends + more_ends]);
+        let text = std::str::from_utf8(text).map_err(|_| DenyFault::NotUtf8)?;
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let cells = starts.zip(ends).map(|(start, end)| text.get(start..*end));
+        let cells = cells.map(|cell| cell.map(|cell| cell.trim().to_owned().into()));
+        cells.collect::<Option<_>>().ok_or(DenyFault::NotUtf8)
+    }
 }
 
 enum Column {

@@ -38,9 +38,27 @@ pub(super) type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 pub(super) const KEYS: &str =
     "serial, issuer, fingerprint, key_fingerprint, subject, san, trust, until, reason";
 
+/// The issuer that was read last: nearly always that of the next entry too.
+#[derive(Default)]
+pub(super) struct Issuers(Option<(String, IssuerName)>);
+
+impl Issuers {
+    fn read(&mut self, text: &str) -> Result<IssuerName, DenyFault> {
+        if let Some((_, issuer)) = self.0.as_ref().filter(|(known, _)| known == text) {
+            return Ok(issuer.clone());
+        }
+        let issuer: IssuerName = text.parse().map_err(DenyFault::Issuer)?;
+        if issuer.is_empty() {
+            return Err(DenyFault::EmptyIssuer);
+        }
+        self.0 = Some((text.to_owned(), issuer.clone()));
+        Ok(issuer)
+    }
+}
+
 impl Draft<'_> {
     /// The first thing that is wrong, if anything is.
-    pub(super) fn entry(self) -> Result<DenyEntry, DenyFault> {
+    pub(super) fn entry(self, issuers: &mut Issuers) -> Result<DenyEntry, DenyFault> {
         self.refuse_nothing()?;
         let until = self.until.as_deref().map(moment).transpose()?;
         if let Some(reason) = &self.reason {
@@ -56,7 +74,7 @@ impl Draft<'_> {
             until,
             reason: self.reason.as_deref().map(|reason| Arc::from(reason.trim())),
             trust_domain: self.trust.as_deref().map(Arc::from),
-            selector: self.selector()?,
+            selector: self.selector(issuers)?,
         })
     }
 
@@ -90,7 +108,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn selector(self) -> Result<DenySelector, DenyFault> {
+    fn selector(self, issuers: &mut Issuers) -> Result<DenySelector, DenyFault> {
         let by_names = if self.subject.is_some() { "subject" } else { "san" };
         let ways = [
             ("serial", self.serial.is_some()),
@@ -103,7 +121,10 @@ impl Draft<'_> {
             return Err(DenyFault::NamedTwice(first, second));
         }
         match (self.serial, self.issuer) {
-            (Some(serial), Some(issuer)) => return by_serial(&serial, &issuer),
+            (Some(serial), Some(issuer)) => {
+                let serial = serial.parse().map_err(|reason| DenyFault::Hex { key: "serial", reason })?;
+                return Ok(DenySelector::Serial { issuer: issuers.read(&issuer)?, serial });
+            }
             (Some(_), None) => return Err(DenyFault::NoIssuer),
             (None, Some(_)) => return Err(DenyFault::NoSerial),
             (None, None) => {}
@@ -137,15 +158,6 @@ impl Draft<'_> {
         }
         DeniedNames::new(names).map(DenySelector::Names).ok_or(DenyFault::NobodyNamed)
     }
-}
-
-fn by_serial(serial: &str, issuer: &str) -> Result<DenySelector, DenyFault> {
-    let serial = serial.parse().map_err(|reason| DenyFault::Hex { key: "serial", reason })?;
-    let issuer: IssuerName = issuer.parse().map_err(DenyFault::Issuer)?;
-    if issuer.is_empty() {
-        return Err(DenyFault::EmptyIssuer);
-    }
-    Ok(DenySelector::Serial { issuer, serial })
 }
 
 fn fingerprint(key: &'static str, text: &str) -> Result<Fingerprint, DenyFault> {

@@ -9,8 +9,6 @@ use crate::certificate::{AttributeKind, BadHex, DistinguishedNameError};
 pub enum DenyFault {
     #[error("it is not a deny list in YAML: {0}")]
     Yaml(String),
-    #[error("it is not a deny list in CSV: {0}")]
-    Csv(String),
     #[error("it is not UTF-8")]
     NotUtf8,
     #[error(

@@ -308,13 +308,17 @@ impl DenyIndexBuilder {
     }
 
     fn mark(&mut self, note: Note, place: Place) -> Result<Mark, DenyFault> {
-        let next = u32::try_from(self.index.notes.len()).map_err(|_| DenyFault::TooLarge)?;
+        let (Place::Entry(place) | Place::Line(place)) = place else { return Err(DenyFault::TooLarge) };
         let notes = &mut self.index.notes;
+        let next = u32::try_from(notes.len()).map_err(|_| DenyFault::TooLarge)?;
+        // Nearly always that of the entry before.
+        if notes.last() == Some(&note) {
+            return Ok(Mark { note: next - 1, place });
+        }
         let note = *self.notes.entry(note).or_insert_with_key(|note| {
             notes.push(note.clone());
             next
         });
-        let (Place::Entry(place) | Place::Line(place)) = place else { return Err(DenyFault::TooLarge) };
         Ok(Mark { note, place })
     }
 

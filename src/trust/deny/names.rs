@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::certificate::{Attribute, DistinguishedNameError, Name, SubjectAltName};
 
@@ -10,13 +11,13 @@ use crate::certificate::{Attribute, DistinguishedNameError, Name, SubjectAltName
 #[derive(Debug, Clone)]
 pub struct IssuerName {
     /// RFC 4514 text.
-    text: Box<str>,
-    comparable: Box<[u8]>,
+    text: Arc<str>,
+    comparable: Arc<[u8]>,
 }
 
 impl IssuerName {
     pub fn of(name: &Name) -> Self {
-        Self { text: name.to_string().into(), comparable: name.comparable() }
+        Self { text: name.to_string().into(), comparable: name.comparable().into() }
     }
 
     /// Equal bytes for equal names.
@@ -35,7 +36,7 @@ impl FromStr for IssuerName {
     /// From RFC 4514 text, as `portcullis explain` shows it.
     fn from_str(text: &str) -> Result<Self, DistinguishedNameError> {
         let rdns = Name::parse_rfc4514(text)?;
-        Ok(Self { text: Name::format_rfc4514(&rdns).into(), comparable: Name::comparable_rdns(&rdns) })
+        Ok(Self { text: Name::format_rfc4514(&rdns).into(), comparable: Name::comparable_rdns(&rdns).into() })
     }
 }
 

@@ -11,7 +11,7 @@ use serde::de::{
 };
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::draft::{Draft, KEYS, Names};
+use super::draft::{Draft, Issuers, KEYS, Names};
 use super::fault::{DenyFault, Faults, Place};
 use super::names::DeniedName;
 use super::{DenyEntry, DenySelector};
@@ -93,11 +93,11 @@ impl<'de> Visitor<'de> for Entries<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let mut number = 0;
+        let (mut number, mut issuers) = (0, Issuers::default());
         while let Some(written) = seq.next_element::<Written>()? {
             number += 1;
             let place = Place::Entry(number);
-            let entry = written.fault.map_or_else(|| written.draft.entry(), Err);
+            let entry = written.fault.map_or_else(|| written.draft.entry(&mut issuers), Err);
             if let Err(fault) = entry.and_then(|entry| (self.take)(place, entry)) {
                 self.faults.add(place, fault);
             }

@@ -53,6 +53,11 @@ impl DigestTable {
         self.rows.iter().map(|row| row.mark)
     }
 
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.capacity() * size_of::<Row>() + self.table.allocation_size()
+    }
+
     pub(super) fn shrink(&mut self) {
         self.rows.shrink_to_fit();
     }

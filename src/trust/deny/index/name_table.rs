@@ -50,6 +50,11 @@ impl NameTable {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.bytes.capacity() + self.rows.capacity() * size_of::<Row>() + self.table.allocation_size()
+    }
+
     pub(super) fn marks(&self) -> impl Iterator<Item = Mark> {
         self.rows.iter().map(|row| row.mark)
     }

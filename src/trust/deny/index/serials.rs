@@ -93,6 +93,11 @@ impl SerialTable {
         self.rows.iter().map(|row| row.mark)
     }
 
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.bytes.capacity() + self.rows.capacity() * size_of::<Row>() + self.table.allocation_size()
+    }
+
     pub(super) fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
         self.rows.shrink_to_fit();

@@ -281,3 +281,40 @@ fn a_san_in_upper_case_is_the_same_name() {
     let name = DeniedName::from(SubjectAltName::Dns("A.Test".into()));
     assert_eq!(name.to_string(), "dns:a.test");
 }
+
+/// With a million, optimised: `MANY=1000000 cargo test --config profile.dev.package.portcullis.opt-level=3 --lib
+/// large_lists_stay_small -- --nocapture`.
+#[test]
+fn large_lists_stay_small_and_are_looked_up_in_no_time() {
+    let many: u32 = std::env::var("MANY").map_or(20_000, |many| many.parse().unwrap());
+    let clients = clients();
+    let digest = |number: u32| openssl::sha::sha256(&number.to_be_bytes());
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for (kind, header, row) in [
+        (
+            "fingerprints",
+            "fingerprint,reason\n",
+            &(|n| format!("{},stolen\n", hex(&digest(n)))) as &dyn Fn(u32) -> String,
+        ),
+        ("serials", "serial,issuer\n", &|n| format!("{},\"CN=Root,O=Example\"\n", hex(&digest(n)[..16]))),
+        ("names", "subject.CN,subject.O\n", &|n| format!("device-{n:08},Example\n")),
+    ] {
+        let mut text = header.to_owned();
+        (0..many).for_each(|number| text += &row(number));
+        let started = std::time::Instant::now();
+        let index = csv(&text).unwrap();
+        let took = started.elapsed();
+        assert_eq!(index.len(), many as usize);
+        let bytes = index.fingerprints.bytes() + index.serials.size() + index.names.size();
+        let started = std::time::Instant::now();
+        let found =
+            clients.iter().cycle().take(100_000).filter(|client| index.names(client, Role::Leaf)).count();
+        let lookup = started.elapsed() / 100_000;
+        println!(
+            "{many} {kind}: read in {took:?}, {} bytes each, {lookup:?} a look-up",
+            bytes / many as usize
+        );
+        assert_eq!(found, 0);
+        assert!(bytes < 80 * many as usize, "{kind}: {bytes}");
+    }
+}
