@@ -9,6 +9,9 @@ use crate::certificate::{Certificate, Fingerprint, Serial, pem_encode};
 use crate::headers::Prefix;
 use crate::trust::IssuerName;
 
+/// Bytes of PEM: what fits into the target of a request.
+const LARGEST_CHAIN: usize = 48 * 1024;
+
 /// All that are given must hold.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Which clients")]
@@ -50,8 +53,15 @@ impl SelectorArguments {
     pub(super) fn certificate(&self) -> Result<Option<String>, String> {
         let Some(file) = &self.cert else { return Ok(None) };
         let certificates = read(file)?;
-        let pem = certificates.iter().map(|it| pem_encode(it.der(), "CERTIFICATE"));
-        Ok(Some(pem.collect()))
+        let pem: String = certificates.iter().map(|it| pem_encode(it.der(), "CERTIFICATE")).collect();
+        if pem.len() > LARGEST_CHAIN {
+            let count = certificates.len();
+            return Err(format!(
+                "`{}` holds {count} certificates (expected: that of the client, and what it sends along)",
+                file.display()
+            ));
+        }
+        Ok(Some(pem))
     }
 
     pub(super) fn selector(self) -> Result<Selector, String> {

@@ -320,6 +320,12 @@ fn who_somebody_is_and_whether_they_would_be_let_in() {
     site.pki_in("other", &["init", "--common-name", "Other CA"]);
     site.pki_in("other", &["issue", "stranger"]);
     assert!(done(&site, &["who", "--cert", "other/stranger.crt"]).contains("(unknown_issuer)"));
+    std::fs::write(
+        site.path().join("many.crt"),
+        std::fs::read_to_string(site.path().join("ca.crt")).unwrap().repeat(299),
+    )
+    .unwrap();
+    assert!(fails(&site, &["who", "--cert", "many.crt"]).contains("`many.crt` holds 299 certificates"));
     let (code, _, error) = operate(&site, &["who", "--trust-domain", "fleet"]);
     assert!(code == Some(2) && error.contains("it must be said who"), "{error}");
 }
