@@ -1,5 +1,6 @@
 //! Which client certificates were seen: counted, named, remembered across restarts, and what a rotation needs to know.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -113,6 +114,35 @@ fn the_census_outlives_the_process_and_a_broken_one_is_put_aside() {
     assert!(!file.exists() && site.path().join("state/census.broken").exists());
     assert_eq!(anchor(&census(&gateway), "Test CA")["certificates"], 0);
     assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+}
+
+#[test]
+fn a_process_that_takes_over_goes_on_with_the_census_of_the_one_before() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    let server = "{ threads: 1, drain_timeout: 2s, state_directory: state, upgrade_socket: upgrade.sock }";
+    site.configure(&origin.address, &[("server", server)]);
+    let mut old = site.start();
+    let mut new = Command::new(BINARY)
+        .args(["run", "-c", "gateway.yaml", "--upgrade"])
+        .current_dir(site.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the new process waits", || site.path().join("upgrade.sock").exists().then_some(()));
+    // Seen by the old one after the new one has looked for a file.
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    old.signal("QUIT");
+    assert_eq!(old.wait(), Some(0));
+    eventually("the new process serves", || {
+        (site.curl(Some("sensor-2"), &[], "/").status == 200).then_some(())
+    });
+    run(site.path(), "kill", &["-TERM", &new.id().to_string()]);
+    new.wait().unwrap();
+    let gateway = site.start();
+    eventually("both were seen", || {
+        (anchor(&census(&gateway), "Test CA")["certificates"] == 2).then_some(())
+    });
 }
 
 #[test]
