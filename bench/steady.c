@@ -388,6 +388,9 @@ static bool tick(void)
             fail(client, client->asking ? "no answer in time" : "the connection takes too long");
         }
         if (!is_over && t >= client->due && !client->asking) {
+            /* This program may have had to wait for its turn: what came meanwhile counts, as with any client. */
+            if (client->stage == OPEN)
+                read_all(client);
             if (client->stage == ABSENT) {
                 client->asked = t;
                 open_connection(client);
