@@ -38,3 +38,25 @@ impl fmt::Display for AwaitedList {
         write!(f, "the revocation list from `{}` has never been obtained", self.origin)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn without_a_list_clients_are_believed_only_as_the_policy_says() {
+        let list = AwaitedList { origin: "http://crl.test/".into(), since: 1000 };
+        let for_a_minute = WhenStale::BelieveFor(Duration::from_secs(60));
+        for (when_stale, now, may) in [
+            (WhenStale::Refuse, 1000, false),
+            (WhenStale::Believe, UnixTime::MAX, true),
+            (for_a_minute, 1000, true),
+            (for_a_minute, 1060, true),
+            (for_a_minute, 1061, false),
+        ] {
+            assert_eq!(list.may_be_missing(when_stale, now), may, "{when_stale:?} at {now}");
+        }
+    }
+}
