@@ -159,6 +159,27 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_cell_means_what_was_written_into_it(name in "[!-~äß€]([ -~äß€]{0,10}[!-~äß€])?", reason in "[ -~]{0,12}") {
+        let mut writer = ::csv::Writer::from_writer(Vec::new());
+        writer.write_record(["reason", "subject.CN"]).unwrap();
+        writer.write_record([&reason, &name]).unwrap();
+        let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
+        let subject = raw_name(b"\x55\x04\x03", 0x0c, name.as_bytes());
+        let named = Certificate::from_der(&with_parts(&subject, &[])).unwrap();
+        // A line that begins so is a comment.
+        prop_assume!(!reason.starts_with('#'));
+        let index = csv(&text).unwrap();
+        prop_assert!(index.names(&named, Role::Leaf), "{}", text);
+    }
+
+    #[test]
+    fn no_table_makes_it_panic(text in "(serial|issuer|fingerprint|subject.CN|san|until|[,\"\n\r #.:=]|CN|[0-9a-z€]){0,40}") {
+        let _ = csv(&text);
+    }
+}
+
 fn csv(text: &str) -> Result<DenyIndex, String> {
     let mut builder = DenyIndexBuilder::new(&"fleet".into());
     let told = |error: DenyListError| error.sentences().collect::<Vec<_>>().join("\n");
@@ -288,15 +309,14 @@ fn a_san_in_upper_case_is_the_same_name() {
 fn large_lists_stay_small_and_are_looked_up_in_no_time() {
     let many: u32 = std::env::var("MANY").map_or(20_000, |many| many.parse().unwrap());
     let clients = clients();
-    let digest = |number: u32| openssl::sha::sha256(&number.to_be_bytes());
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let digest = |number: u32| Fingerprint(openssl::sha::sha256(&number.to_be_bytes())).to_string();
     for (kind, header, row) in [
         (
             "fingerprints",
             "fingerprint,reason\n",
-            &(|n| format!("{},stolen\n", hex(&digest(n)))) as &dyn Fn(u32) -> String,
+            &(|n| format!("{},stolen\n", digest(n))) as &dyn Fn(u32) -> String,
         ),
-        ("serials", "serial,issuer\n", &|n| format!("{},\"CN=Root,O=Example\"\n", hex(&digest(n)[..16]))),
+        ("serials", "serial,issuer\n", &|n| format!("{},\"CN=Root,O=Example\"\n", &digest(n)[..32])),
         ("names", "subject.CN,subject.O\n", &|n| format!("device-{n:08},Example\n")),
     ] {
         let mut text = header.to_owned();
