@@ -8,6 +8,7 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use crate::config::{Config, ConfigErrors};
 use crate::fetch::Fetcher;
@@ -66,6 +67,7 @@ impl Reloader {
 
     /// Reads the configuration and every file that it names. Blocks meanwhile: call it off the serving threads.
     pub fn reload(&self) -> Result<u64, String> {
+        let asked = SystemTime::now();
         let mut last = self.last();
         let current = self.cell.load_full();
         let read = Config::read(&current.config.file).and_then(|config| {
@@ -80,7 +82,7 @@ impl Reloader {
             };
             fetched::refuse_lost(runtime, &current)
         });
-        self.put_in_force_or_refuse(&mut last, read, Trigger::Asked)
+        self.put_in_force_or_refuse(&mut last, read, Trigger::Asked, asked)
     }
 
     /// Reads the files anew that the configuration in force names, if one of them changed. Not the configuration itself:
@@ -93,9 +95,10 @@ impl Reloader {
             return;
         }
         log::info!("a file that the configuration names has changed");
+        let since = seen.changed_at(&last.seen).unwrap_or_else(SystemTime::now);
         let mut changed = seen.changed_since(&last.seen);
         last.seen = seen;
-        self.renew_lists(&mut last, &mut changed);
+        self.renew_lists(&mut last, &mut changed, since);
         // What failed because of a list is tried again now that the list may be right.
         if changed.is_empty() && !last.errors.contains_key(&Trigger::FileChanged) {
             return;
@@ -112,12 +115,12 @@ impl Reloader {
             fetched::refuse_lost(runtime, &current)
         });
         // Its result is in the log, in `/status` and in the metrics.
-        let _ = self.put_in_force_or_refuse(&mut last, read, Trigger::FileChanged);
+        let _ = self.put_in_force_or_refuse(&mut last, read, Trigger::FileChanged, since);
     }
 
     /// Revocation lists and deny lists among the files that have `changed` are read before anything else, and what can be
     /// read of them takes effect whatever else is wrong.
-    fn renew_lists(&self, last: &mut Last, changed: &mut BTreeSet<PathBuf>) {
+    fn renew_lists(&self, last: &mut Last, changed: &mut BTreeSet<PathBuf>, since: SystemTime) {
         let current = self.cell.load_full();
         let config = &current.config;
         let mut lists = changed.clone();
@@ -133,7 +136,8 @@ impl Reloader {
             lists.extend(places);
         }
         let renewed = current.renew(&lists, &self.surroundings, tls::now());
-        let put = renewed.runtime.map(|runtime| self.put_in_force(last, runtime, Trigger::ListChanged));
+        let put =
+            renewed.runtime.map(|runtime| self.put_in_force(last, runtime, Trigger::ListChanged, since));
         if !renewed.problems.is_empty() {
             let file = config.file.clone();
             let effect = if put.is_some() { "lists that can be read take effect" } else { "nothing changes" };
@@ -154,9 +158,10 @@ impl Reloader {
         last: &mut Last,
         read: Result<Runtime, ConfigErrors>,
         trigger: Trigger,
+        changed: SystemTime,
     ) -> Result<u64, String> {
         match read {
-            Ok(runtime) => Ok(self.put_in_force(last, runtime, trigger)),
+            Ok(runtime) => Ok(self.put_in_force(last, runtime, trigger, changed)),
             Err(errors) => {
                 let effect = "the configuration before it stays in force";
                 Err(self.refused(last, &errors, trigger, effect))
@@ -164,21 +169,28 @@ impl Reloader {
         }
     }
 
-    fn put_in_force(&self, last: &mut Last, runtime: Runtime, trigger: Trigger) -> u64 {
+    /// `changed`: when the newest of what it was made of changed.
+    fn put_in_force(&self, last: &mut Last, runtime: Runtime, trigger: Trigger, changed: SystemTime) -> u64 {
         self.fetcher.follow(fetched::wanted(&runtime));
         let generation = runtime.generation;
         for warning in runtime.warnings() {
             log::warn!("{warning}");
         }
         self.telemetry.follow(&runtime.config.logging);
+        let before = self.cell.load_full();
         self.cell.store(runtime);
+        let (in_force, lag) = (Instant::now(), changed.elapsed());
         // Files that are right do not mend a configuration that is wrong, nor lists other files.
         last.errors.retain(|failed, _| *failed < trigger);
         self.surroundings.metrics.reload_succeeded(!last.errors.is_empty());
         log::info!("configuration reloaded, generation {generation}");
-        let ended = self.doorkeeper.review_all(tls::now());
-        if ended > 0 {
-            log::warn!("{ended} open connections ended: their clients may no longer enter");
+        let reviewed = self.doorkeeper.review_after(&before, in_force, tls::now());
+        if reviewed.has_changed {
+            // A clock that was set back meanwhile measures nothing.
+            self.surroundings.metrics.revocation().in_force_after(lag.unwrap_or_default());
+        }
+        if reviewed.ended > 0 {
+            log::warn!("{} open connections ended: their clients may no longer enter", reviewed.ended);
         }
         generation
     }

@@ -7,6 +7,7 @@ mod failure;
 mod fetch;
 mod handles;
 mod lease;
+mod leaving;
 mod line;
 mod log;
 mod metrics;
@@ -14,6 +15,7 @@ mod metrics;
 mod process;
 mod quarantine;
 mod record;
+mod revocation;
 mod shown;
 mod tally;
 
@@ -32,10 +34,12 @@ pub use fetch::{FetchMetrics, FetchResult};
 pub use handles::{
     EndpointMetrics, HandshakeInFlight, ListenerMetrics, OpenConnection, Resumption, RouteMetrics, TlsVersion,
 };
+pub use leaving::Leaving;
 pub use log::LogWriter;
 pub use metrics::Metrics;
 pub use quarantine::Went;
 pub use record::{ConnectionRecord, EndedRecord, RequestRecord};
+pub use revocation::{ListStatus, RevocationMetrics};
 
 /// Where the serving threads report to. Nothing here blocks or waits.
 pub struct Telemetry {

@@ -8,8 +8,10 @@
 //! and strength are checked here, because they depend on `now`, on our own index, or differ between the libraries
 //! that can stand behind the `openssl` crate.
 
+mod change;
 mod checks;
 mod deny;
+mod glance;
 mod identity;
 mod memory;
 mod path;
@@ -31,9 +33,11 @@ use crate::UnixTime;
 use crate::certificate::{Certificate, Fingerprint, Name};
 use checks::{Path, leaf_is_ca};
 use deny::{Denied, Role};
+use identity::Companions;
 use path::{PathFailure, Presented};
 use revocation::RevocationIndex;
 
+pub use change::Change;
 pub use deny::{
     DeniedName, DeniedNames, DenyEntry, DenyFault, DenyForm, DenyIndex, DenyIndexBuilder, DenyList,
     DenyListError, DenySelector, IssuerName, Place,
@@ -336,8 +340,11 @@ impl TrustDomain {
             self.name.clone(),
             self.anchors[anchor].clone(),
             path.leaf.clone(),
-            path.intermediates.iter().map(|certificate| certificate.der().to_vec()).collect(),
-            presented.besides(&path.intermediates),
+            Companions {
+                intermediates: path.intermediates.iter().map(|it| it.der().to_vec()).collect(),
+                others: presented.besides(&path.intermediates),
+                glance: presented.glance(),
+            },
             standing,
             path.valid_until(standing),
         ))

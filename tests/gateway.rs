@@ -31,6 +31,8 @@ mod quarantine;
 mod relay;
 #[path = "behaviour/resumption.rs"]
 mod resumption;
+#[path = "behaviour/revocation.rs"]
+mod revocation;
 #[path = "behaviour/stapling.rs"]
 mod stapling;
 #[path = "behaviour/trust.rs"]

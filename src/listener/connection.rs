@@ -20,6 +20,7 @@ use crate::fields::Fields;
 use crate::gateway::request::{Ambiguous, normal_host};
 use crate::headers::IdentityHeaders;
 use crate::runtime::Runtime;
+use crate::telemetry::Leaving;
 use crate::trust::ClientIdentity;
 
 /// Unique within the process; shown in hex in logs.
@@ -67,6 +68,8 @@ pub struct Connection {
     progress: AtomicU8,
     /// Its client may no longer be there, and that was counted.
     dismissed: AtomicBool,
+    /// With those that the same change ends, until it is closed.
+    leaving: ArcSwapOption<Leaving>,
     /// The task that serves it, while it waits.
     waiting: AtomicWaker,
 }
@@ -147,6 +150,7 @@ impl Connection {
             lingers: AtomicBool::new(false),
             progress: AtomicU8::new(Progress::Open as u8),
             dismissed: AtomicBool::new(false),
+            leaving: ArcSwapOption::empty(),
             waiting: AtomicWaker::new(),
         }
     }
@@ -210,6 +214,19 @@ impl Connection {
     /// True for the first one who says that its client may no longer be there.
     pub fn dismiss(&self) -> bool {
         !self.dismissed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Its closing is waited for.
+    pub fn leaves_with(&self, leaving: &Arc<Leaving>) {
+        self.leaving.store(Some(leaving.join()));
+    }
+
+    /// Its socket is closed.
+    pub fn closed(&self) {
+        // To load is cheaper than to store, and hardly any has been told to leave.
+        if self.leaving.load().is_some() {
+            self.leaving.store(None);
+        }
     }
 
     /// Whether the client, which may still send, is to hear what we said last.

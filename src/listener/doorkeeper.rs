@@ -11,8 +11,8 @@ use super::LiveConnections;
 use super::connection::Connection;
 use crate::UnixTime;
 use crate::runtime::{Cell, ListenerRuntime, Runtime};
-use crate::telemetry::{EndCause, EndedRecord, Telemetry};
-use crate::trust::Review;
+use crate::telemetry::{EndCause, EndedRecord, Leaving, Telemetry};
+use crate::trust::{Change, Review};
 
 /// How soon after it expired a connection ends, at the latest, and how exact `grace` is.
 const TICK: Duration = Duration::from_millis(250);
@@ -39,19 +39,40 @@ impl Doorkeeper {
         Self { cell, live, telemetry, ending: Mutex::default() }
     }
 
-    /// Looks every open connection over, by the configuration in force. How many were ended.
-    pub fn review_all(&self, now: UnixTime) -> usize {
+    /// Looks those open connections over whom it can concern that the configuration in force has taken the place of
+    /// `before`, at `since`.
+    pub fn review_after(&self, before: &Runtime, since: Instant, now: UnixTime) -> Reviewed {
         let runtime = self.cell.load_full();
-        let mut reviews = Reviews::new(&runtime, now);
+        let changes = changes(before, &runtime, now);
+        if changes.iter().all(|change| *change == Change::Nothing) {
+            return Reviewed { ended: 0, has_changed: false };
+        }
+        let leaving = Leaving::since(since, self.telemetry.metrics.clone());
+        let mut reviews = Reviews::new(&runtime, &changes, now);
         let mut ended = Vec::new();
-        self.live.visit(|connections| ended.extend(self.review(connections, &mut reviews)));
-        self.record(&ended)
+        self.live.visit(|connections| ended.extend(self.review(connections, &mut reviews, Some(&leaving))));
+        Reviewed { ended: self.record(&ended), has_changed: true }
+    }
+
+    /// Looks every open connection over, by the configuration in force.
+    fn review_all(&self, now: UnixTime) {
+        let mut ended = Vec::new();
+        let runtime = self.cell.load_full();
+        let everything = anything(&runtime);
+        let mut reviews = Reviews::new(&runtime, &everything, now);
+        self.live.visit(|connections| ended.extend(self.review(connections, &mut reviews, None)));
+        self.record(&ended);
     }
 
     /// One that was admitted by a configuration that has been replaced meanwhile.
     pub(super) fn review_one(&self, connection: &Arc<Connection>, now: UnixTime) {
+        self.review_some(vec![connection.clone()], now);
+    }
+
+    fn review_some(&self, connections: Vec<Arc<Connection>>, now: UnixTime) {
         let runtime = self.cell.load_full();
-        let ended = self.review(vec![connection.clone()], &mut Reviews::new(&runtime, now));
+        let everything = anything(&runtime);
+        let ended = self.review(connections, &mut Reviews::new(&runtime, &everything, now), None);
         self.record(&ended);
     }
 
@@ -84,8 +105,8 @@ impl Doorkeeper {
                 thread::sleep(TICK);
                 let now = clock();
                 self.tick(looked, now);
-                // A clock that was set back does not hide a change that was seen already.
-                looked = looked.max(now);
+                // A clock that was set back comes to each moment once more, and what was loaded meanwhile is looked at then.
+                looked = now;
             }
         };
         thread::Builder::new().name("doorkeeper".into()).spawn(watch).map(|_| ())
@@ -102,9 +123,7 @@ impl Doorkeeper {
         }
         let expired = self.live.expired(now);
         if !expired.is_empty() {
-            let runtime = self.cell.load_full();
-            let ended = self.review(expired, &mut Reviews::new(&runtime, now));
-            self.record(&ended);
+            self.review_some(expired, now);
         }
     }
 
@@ -113,18 +132,24 @@ impl Doorkeeper {
         &self,
         connections: Vec<Arc<Connection>>,
         reviews: &mut Reviews<'_>,
+        leaving: Option<&Arc<Leaving>>,
     ) -> Vec<(Arc<Connection>, Dismissal)> {
         let mut ended = Vec::new();
         for connection in connections {
             let Some(dismissal) = reviews.judge(&connection) else { continue };
             let grace = reviews.grace(&connection, dismissal.cause);
-            if connection.dismiss() {
-                self.end(&connection, grace);
-                ended.push((connection, dismissal));
-            } else if grace.is_zero() {
-                // Something worse has come to light since it was given time to end.
-                connection.cut();
+            if !connection.dismiss() {
+                // It is leaving already, but maybe for something less.
+                if grace.is_zero() {
+                    connection.cut();
+                }
+                continue;
             }
+            if let Some(leaving) = leaving {
+                connection.leaves_with(leaving);
+            }
+            self.end(&connection, grace);
+            ended.push((connection, dismissal));
         }
         ended
     }
@@ -169,17 +194,44 @@ impl Doorkeeper {
     }
 }
 
+/// What came of a change.
+pub struct Reviewed {
+    /// How many connections were ended.
+    pub ended: usize,
+    /// Whether anything changed about who may be in.
+    pub has_changed: bool,
+}
+
+/// What has changed for the clients of each listener. Listeners keep their places in a reload.
+fn changes(before: &Runtime, after: &Runtime, now: UnixTime) -> Vec<Change> {
+    let change = |(index, listener): (usize, &Arc<ListenerRuntime>)| {
+        let Some(before) = before.listeners.get(index) else { return Change::Anything };
+        match (&listener.trust, &before.trust) {
+            _ if listener.mode != before.mode => Change::Anything,
+            (Some(trust), Some(before)) => trust.change_since(before, now),
+            (None, None) => Change::Nothing,
+            _ => Change::Anything,
+        }
+    };
+    after.listeners.iter().enumerate().map(change).collect()
+}
+
+fn anything(runtime: &Runtime) -> Vec<Change> {
+    vec![Change::Anything; runtime.listeners.len()]
+}
+
 /// What each listener would say now.
 struct Reviews<'a> {
     listeners: Vec<(&'a ListenerRuntime, Option<Review<'a>>)>,
 }
 
 impl<'a> Reviews<'a> {
-    fn new(runtime: &'a Runtime, now: UnixTime) -> Self {
-        let review = |listener: &'a Arc<ListenerRuntime>| {
-            (&**listener, listener.trust.as_ref().map(|trust| trust.review(now)))
+    /// `changes` have one for each listener.
+    fn new(runtime: &'a Runtime, changes: &'a [Change], now: UnixTime) -> Self {
+        let review = |(listener, change): (&'a Arc<ListenerRuntime>, &'a Change)| {
+            (&**listener, listener.trust.as_ref().map(|trust| trust.review_after(change, now)))
         };
-        Self { listeners: runtime.listeners.iter().map(review).collect() }
+        Self { listeners: runtime.listeners.iter().zip(changes).map(review).collect() }
     }
 
     /// `None`: it may stay.

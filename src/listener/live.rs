@@ -244,6 +244,10 @@ pub(super) struct Admitted<'a> {
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        self.live.shard(self.id).lock().connections.remove(&self.id);
+        let gone = self.live.shard(self.id).lock().connections.remove(&self.id);
+        // It was admitted before it was served, so its socket is closed by now.
+        if let Some(connection) = gone {
+            connection.closed();
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::config::{Config, Listed};
 
@@ -48,6 +49,15 @@ impl FileStates {
         for state in self.0.iter_mut().filter(|(known, _)| known == path) {
             *state = State::of(path.to_owned());
         }
+    }
+
+    /// When the newest of the changes since `before` was made: written in place, or put there under its name, whatever
+    /// the file's own date is. `None`: nothing tells, since a file is gone, or other files are looked at.
+    pub(super) fn changed_at(&self, before: &Self) -> Option<SystemTime> {
+        let changed = self.0.iter().filter(|state| !before.0.contains(state));
+        let (seconds, nanoseconds) = changed.filter_map(|(_, state)| Some(state.as_ref()?.changed)).max()?;
+        let since_1970 = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(since_1970)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::headers::{Forwarding, IdentityHeaders};
 use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups, unknown_ciphers};
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
-use crate::telemetry::HandshakeFailure;
+use crate::telemetry::{HandshakeFailure, ListStatus};
 use crate::trust::{AwaitedList, DenyIndex, RevocationList, TrustDomain, TrustError, TrustSet};
 use crate::upstream::{LoadedUpstreamTls, Pools, UpstreamPool};
 
@@ -87,6 +87,7 @@ pub(super) fn load(
         return Err(ConfigErrors { file: config.file, problems: loader.problems });
     };
     let metrics = &surroundings.metrics;
+    show(&trust, surroundings);
     metrics.forget_certificates();
     for certificate in &loader.certificates {
         metrics.set_certificate_expiry(
@@ -121,7 +122,19 @@ pub(super) fn load(
 }
 
 /// In the metrics.
-fn show(_trust: &[Arc<TrustDomain>], _surroundings: &Surroundings) {}
+fn show(trust: &[Arc<TrustDomain>], surroundings: &Surroundings) {
+    let lists = trust.iter().flat_map(|domain| {
+        domain.revocation_lists().map(|list| ListStatus {
+            trust_domain: domain.name().clone(),
+            issuer: list.issuer().to_owned(),
+            scope: list.scope(),
+            entries: list.len(),
+            this_update: list.this_update(),
+            next_update: list.next_update(),
+        })
+    });
+    surroundings.metrics.revocation().show_lists(lists.collect());
+}
 
 impl<'a> Loader<'a> {
     fn new(surroundings: &'a Surroundings, previous: Option<&'a Runtime>, now: UnixTime) -> Self {

@@ -79,6 +79,15 @@ impl AdminView for Admin<'_> {
                 "anchors": domain.anchors().len(),
                 "revoked": domain.revoked(),
                 "denied": domain.denied(),
+                "revocation_lists": domain.revocation_lists().map(|list| json!({
+                    "issuer": list.issuer(),
+                    "scope": list.scope(),
+                    "number": list.number().map(ToString::to_string),
+                    "revoked": list.len(),
+                    "this_update": moment(list.this_update()),
+                    "next_update": list.next_update().map(moment),
+                    "is_stale": list.next_update().is_some_and(|next| next < tls::now()),
+                })).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
             "pools": runtime.pools.iter().map(|pool| json!({
                 "name": &**pool.name(),

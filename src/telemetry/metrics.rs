@@ -14,7 +14,7 @@ use super::handles::{EndpointMetrics, Handshakes, ListenerMetrics, PerConnection
 use super::lease::{Lease, Users};
 use super::quarantine::QuarantineMetrics;
 use super::shown::{Counted, Shown};
-use super::{EndCause, HandshakeFailure};
+use super::{EndCause, HandshakeFailure, RevocationMetrics};
 use crate::UnixTime;
 use crate::trust::FaultKind;
 
@@ -54,6 +54,7 @@ pub struct Metrics {
     per_connection: Arc<PerConnection>,
     list_fetches: FetchFamilies,
     staple_fetches: FetchFamilies,
+    revocation: RevocationMetrics,
     reloads: IntCounterVec,
     stale: IntGauge,
     loaded_at: IntGauge,
@@ -145,6 +146,7 @@ impl Metrics {
             per_connection: shown(r).get(&[], PerConnection::default),
             list_fetches: FetchFamilies::of_lists(r),
             staple_fetches: FetchFamilies::of_staples(r),
+            revocation: RevocationMetrics::new(r),
             reloads: counters(r, "portcullis_reloads_total", "Reloads, by result.", &["result"]),
             stale: gauge(
                 r,
@@ -260,6 +262,10 @@ impl Metrics {
         self.staples.reset();
     }
 
+    pub fn revocation(&self) -> &RevocationMetrics {
+        &self.revocation
+    }
+
     pub fn requests_per_connection(&self, requests: u32) {
         self.per_connection.observe(requests);
     }
@@ -306,7 +312,7 @@ fn unix_now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs() as i64)
 }
 
-fn register(registry: &Registry, collector: impl prometheus::core::Collector + 'static) {
+pub(super) fn register(registry: &Registry, collector: impl prometheus::core::Collector + 'static) {
     let registered = registry.register(Box::new(collector));
     debug_assert!(registered.is_ok(), "{registered:?}");
 }
@@ -418,6 +424,14 @@ mod tests {
             (metrics.revocation_fetch("fleet", "http://crl.test/"), metrics.ocsp_fetch("edge", "CN=a"));
         metrics.set_certificate_expiry("server", "edge", "CN=a", 1);
         metrics.set_staple("edge", "CN=a", None);
+        metrics.revocation().show_lists(vec![crate::telemetry::ListStatus {
+            trust_domain: "fleet".into(),
+            issuer: "CN=a".into(),
+            scope: String::new(),
+            entries: 1,
+            this_update: 1,
+            next_update: Some(2),
+        }]);
         let fingerprint = "0".repeat(64);
         let expiring = [("7d", 1), ("30d", 1), ("90d", 1)];
         let anchor = AnchorGauges {

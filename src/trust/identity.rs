@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::glance::Glance;
 use super::{Anchor, Standing};
 use crate::UnixTime;
 use crate::certificate::Certificate;
@@ -17,6 +18,15 @@ pub struct ClientIdentity {
     others: Vec<Vec<u8>>,
     standing: Standing,
     valid_until: UnixTime,
+    glance: Glance,
+}
+
+/// What a client showed besides its own certificate, as DER, and a glance at all of it.
+pub(super) struct Companions {
+    /// The verified path without leaf and anchor.
+    pub intermediates: Vec<Vec<u8>>,
+    pub others: Vec<Vec<u8>>,
+    pub glance: Glance,
 }
 
 impl ClientIdentity {
@@ -24,12 +34,12 @@ impl ClientIdentity {
         trust_domain: Arc<str>,
         anchor: Arc<Anchor>,
         certificate: Certificate,
-        intermediates: Vec<Vec<u8>>,
-        others: Vec<Vec<u8>>,
+        companions: Companions,
         standing: Standing,
         valid_until: UnixTime,
     ) -> Self {
-        Self { trust_domain, anchor, certificate, intermediates, others, standing, valid_until }
+        let Companions { intermediates, others, glance } = companions;
+        Self { trust_domain, anchor, certificate, intermediates, others, standing, valid_until, glance }
     }
 
     /// An identity that nobody verified, for the tests of other modules.
@@ -41,8 +51,13 @@ impl ClientIdentity {
             not_after: certificate.not_after(),
         };
         let valid_until = certificate.not_after();
+        let companions = Companions {
+            intermediates: Vec::new(),
+            others: Vec::new(),
+            glance: Glance::at([Some(certificate.serial())].into_iter()),
+        };
         let (anchor, standing) = (Arc::new(anchor), Standing::Good);
-        Self::new(trust_domain.into(), anchor, certificate, Vec::new(), Vec::new(), standing, valid_until)
+        Self::new(trust_domain.into(), anchor, certificate, companions, standing, valid_until)
     }
 
     #[cfg(test)]
@@ -79,6 +94,11 @@ impl ClientIdentity {
     /// Whether anything is wrong with it.
     pub fn standing(&self) -> Standing {
         self.standing
+    }
+
+    /// At the serials of everything that was presented.
+    pub(super) fn glance(&self) -> Glance {
+        self.glance
     }
 
     /// The earliest notAfter on the path, anchor included: from then on a fresh handshake would fail. An expired client

@@ -11,6 +11,7 @@ use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext, X509StoreCon
 
 use super::checks::{leaf_is_ca, not_for_clients};
 use super::deny::Role;
+use super::glance::Glance;
 use super::memory::changes_of_validity;
 use super::{Finding, RejectionReason, TrustPolicy};
 use crate::UnixTime;
@@ -108,6 +109,12 @@ impl Presented {
     pub(super) fn besides(&self, path: &[&Certificate]) -> Vec<Vec<u8>> {
         let is_used = |other: &&Companion| path.iter().any(|certificate| certificate.der() == other.der);
         self.others.iter().filter(|other| !is_used(other)).map(|other| other.der.clone()).collect()
+    }
+
+    /// At the serials of all of them.
+    pub(super) fn glance(&self) -> Glance {
+        let others = self.others.iter().map(|other| Some(other.read.as_ref().ok()?.serial()));
+        Glance::at([Some(self.leaf.serial())].into_iter().chain(others))
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -9,9 +9,11 @@ use ahash::AHashMap;
 
 use super::checks::Path;
 use super::deny::Role;
+use super::glance::Tags;
 use super::path::{Shown, check_size};
 use super::{
-    ClientIdentity, Fault, Finding, OnExpiry, Rejection, RejectionReason, Standing, TrustDomain, TrustSet,
+    Change, ClientIdentity, Fault, Finding, OnExpiry, Rejection, RejectionReason, Standing, TrustDomain,
+    TrustSet,
 };
 use crate::UnixTime;
 use crate::certificate::Certificate;
@@ -37,14 +39,28 @@ pub struct Review<'a> {
     /// Domains that know of something revoked or denied among their own anchors: no glance at a client's certificates tells
     /// whether it is on the client's path.
     doubtful: Vec<bool>,
+    /// What has changed since they were believed.
+    change: &'a Change,
+    /// Of the serials that are new on a list.
+    tags: Tags,
     /// Certificates other than leaves. A fleet has few, so each is read once.
     read: AHashMap<Box<[u8]>, Option<Arc<Certificate>>>,
 }
 
 impl TrustSet {
     pub fn review(&self, now: UnixTime) -> Review<'_> {
+        self.review_after(&Change::Anything, now)
+    }
+
+    /// For clients of whom it is known that they might stay before `change`.
+    pub fn review_after<'a>(&'a self, change: &'a Change, now: UnixTime) -> Review<'a> {
         let doubtful = self.domains.iter().map(|domain| domain.has_doubtful_anchor()).collect();
-        Review { set: self, now, doubtful, read: AHashMap::new() }
+        let serials = match change {
+            Change::Revoked(serials) => Some(serials),
+            Change::Nothing | Change::Anything => None,
+        };
+        let tags = Tags::of(serials.into_iter().flatten());
+        Review { set: self, now, doubtful, change, tags, read: AHashMap::new() }
     }
 }
 
@@ -58,6 +74,9 @@ impl TrustDomain {
 impl Review<'_> {
     /// Whether the client may stay.
     pub fn judge(&mut self, identity: &ClientIdentity) -> Result<(), Lapse> {
+        if !self.is_concerned(identity) {
+            return Ok(());
+        }
         let set = self.set;
         let name = identity.trust_domain();
         let Some(domain) = set.domains.iter().find(|domain| domain.name() == name) else {
@@ -77,6 +96,23 @@ impl Review<'_> {
             return Err(Lapse::StandingRestored);
         }
         self.ask_others(identity, domain).map_err(Lapse::Rejected)
+    }
+
+    fn is_concerned(&mut self, identity: &ClientIdentity) -> bool {
+        match self.change {
+            Change::Nothing => false,
+            Change::Anything => true,
+            // Whoever is in quarantine may have come into good standing.
+            Change::Revoked(_) if !identity.standing().is_good() => true,
+            Change::Revoked(_) if !self.tags.may_be_in(identity.glance()) => false,
+            Change::Revoked(serials) => {
+                serials.contains(identity.certificate().serial())
+                    || identity.presented().skip(1).any(|der| {
+                        // What cannot be read is looked at in earnest.
+                        self.certificate(der).is_none_or(|certificate| serials.contains(certificate.serial()))
+                    })
+            }
+        }
     }
 
     /// In what standing the client would be. One in good standing is not put into quarantine: it has to go, and may come

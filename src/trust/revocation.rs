@@ -9,6 +9,7 @@ mod delta;
 mod index;
 mod read;
 mod reason;
+mod scope;
 mod serials;
 mod signature;
 mod stream;
@@ -18,6 +19,7 @@ use std::io::BufRead;
 use super::{TrustError, WhenStale};
 use crate::UnixTime;
 use crate::certificate::{Certificate, Serial, utc};
+use scope::Scope;
 use serials::SerialTable;
 
 pub use awaited::AwaitedList;
@@ -39,18 +41,9 @@ pub struct RevocationList {
     number: Option<Serial>,
     /// BaseCRLNumber: it says only what has changed since the list of that number.
     base: Option<Serial>,
-    covers: Covers,
-    /// The issuing distribution point: lists of one issuer with different ones complement each other.
-    scope: Box<[u8]>,
+    /// Lists of one issuer with different ones complement each other.
+    scope: Scope,
     entries: SerialTable,
-}
-
-/// Which certificates of its issuer a list speaks about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Covers {
-    All,
-    Clients,
-    Authorities,
 }
 
 /// What a list says about a serial.
@@ -113,6 +106,11 @@ impl RevocationList {
         &self.issuer
     }
 
+    /// Which of its issuer's certificates it speaks about; empty: all of them.
+    pub fn scope(&self) -> String {
+        self.scope.to_string()
+    }
+
     pub fn this_update(&self) -> UnixTime {
         self.this_update
     }
@@ -153,17 +151,9 @@ impl RevocationList {
         }
     }
 
-    fn speaks_about(&self, certificate: &Certificate) -> bool {
-        match self.covers {
-            Covers::All => true,
-            Covers::Clients => !certificate.is_ca(),
-            Covers::Authorities => certificate.is_ca(),
-        }
-    }
-
     /// Whether it speaks about everything that its issuer has issued.
     fn is_whole(&self) -> bool {
-        self.covers == Covers::All && self.scope.is_empty()
+        self.scope == Scope::default()
     }
 
     /// Until when the list may be believed, that moment included.
@@ -174,6 +164,12 @@ impl RevocationList {
             WhenStale::BelieveFor(grace) => UnixTime::try_from(grace.as_secs()).unwrap_or(UnixTime::MAX),
         };
         Some(self.next_update?.saturating_add(grace))
+    }
+
+    /// When three quarters of its time have passed: a newer one should be there before long.
+    pub fn grows_old_at(&self) -> Option<UnixTime> {
+        let lifetime = self.next_update?.saturating_sub(self.this_update);
+        Some(self.this_update.saturating_add(lifetime / 4 * 3))
     }
 
     /// Since when the list should have been replaced, if it may not be believed any more.

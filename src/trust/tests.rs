@@ -874,18 +874,30 @@ fn a_hundred_thousand_clients_are_looked_over_in_a_moment() {
         fleet.verify(&[&leaf.signed_by(&middle).der(), &middle.der()], NOW).unwrap()
     };
     let identities: Vec<_> = (0..100_000).map(identity).collect();
-    let serials: Vec<u32> = (1_000_000..2_000_000).chain([77, 99_999]).collect();
-    let lists = [&root, &middle].map(|issuer| {
-        let issuers = [root.certificate(), middle.certificate()];
-        Arc::new(RevocationList::read(&revoking(&serials).signed_by(issuer), &issuers, NOW).unwrap())
-    });
-    let domain = domain_of("fleet", &[&root, &middle], lists.into(), TrustPolicy::default());
-    let set = set(&[&domain]);
+    let with = |more: &[u32]| {
+        let serials: Vec<u32> = (1_000_000..2_000_000).chain(more.iter().copied()).collect();
+        let lists = [&root, &middle].map(|issuer| {
+            let issuers = [root.certificate(), middle.certificate()];
+            Arc::new(RevocationList::read(&revoking(&serials).signed_by(issuer), &issuers, NOW).unwrap())
+        });
+        set(&[&domain_of("fleet", &[&root, &middle], lists.into(), TrustPolicy::default())])
+    };
+    let (before, after) = (with(&[]), with(&[77, 99_999]));
+    let count =
+        |review: &mut Review| identities.iter().filter(|identity| review.judge(identity).is_err()).count();
     for _ in 0..3 {
         let started = Instant::now();
-        let mut review = set.review(NOW);
-        let out = identities.iter().filter(|identity| review.judge(identity).is_err()).count();
-        println!("{out} of {} out after {:?}", identities.len(), started.elapsed());
+        let out = count(&mut after.review(NOW));
+        println!("everybody: {out} of {} out after {:?}", identities.len(), started.elapsed());
+        assert_eq!(out, 2);
+        let started = Instant::now();
+        let change = after.change_since(&before, NOW);
+        let compared = started.elapsed();
+        let out = count(&mut after.review_after(&change, NOW));
+        println!(
+            "by what changed: {out} out after {:?}, {compared:?} of it to compare the lists",
+            started.elapsed()
+        );
         assert_eq!(out, 2);
     }
 }

@@ -24,6 +24,12 @@ impl Denied {
         self.0.is_empty()
     }
 
+    /// Whether these are the same indexes: not whether others say the same.
+    pub(in crate::trust) fn is_same_as(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self.0.iter().zip(&other.0).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
     /// How many entries there are, in force or not.
     pub(in crate::trust) fn len(&self) -> usize {
         self.0.iter().map(|index| index.len()).sum()

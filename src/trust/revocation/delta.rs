@@ -42,7 +42,6 @@ pub(super) fn apply(
         next_update: delta.next_update.or(list.next_update),
         number: delta.number.clone(),
         base: None,
-        covers: list.covers,
         scope: list.scope.clone(),
         entries,
     });

@@ -1,12 +1,15 @@
 //! The lists of a trust domain by issuer.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 
+use super::serials::SerialTable;
 use super::{AwaitedList, RevocationList, delta};
 use crate::UnixTime;
-use crate::certificate::{Certificate, Name, utc};
+use crate::certificate::{Certificate, Name, Serial, utc};
+use crate::trust::change::{Change, MOST};
 use crate::trust::{Finding, RejectionReason, TrustError, WhenStale};
 
 /// The lists of a trust domain by issuer.
@@ -99,7 +102,7 @@ impl RevocationIndex {
             let detail = format!("{} was revoked on {} ({})", what(), utc(entry.revoked_at), entry.reason);
             return Err((RejectionReason::Revoked, detail));
         }
-        let about = lists.iter().filter(|list| list.speaks_about(certificate));
+        let about = lists.iter().filter(|list| list.scope.includes(certificate));
         let mut stale = about.filter_map(|list| Some((list, list.stale_since(when_stale, now)?)));
         if let Some((list, since)) = stale.next() {
             let detail = format!(
@@ -123,14 +126,53 @@ impl RevocationIndex {
         }
     }
 
+    /// What has changed since `before` for certificates that were good by it.
+    pub(in crate::trust) fn change_since(
+        &self,
+        before: &Self,
+        when_stale: WhenStale,
+        now: UnixTime,
+    ) -> Change {
+        let is_gone = |old: &Arc<RevocationList>| self.of_scope(old).is_none();
+        let is_missed =
+            |list: &AwaitedList| !before.awaited.contains(list) || !list.may_be_missing(when_stale, now);
+        // One that was stale may have kept clients in quarantine, which end with it.
+        let is_stale = |list: &Arc<RevocationList>| list.stale_since(when_stale, now).is_some();
+        if before.lists().any(|list| is_gone(list) || is_stale(list))
+            || self.lists().any(is_stale)
+            || self.awaited.iter().any(is_missed)
+        {
+            return Change::Anything;
+        }
+        let none = SerialTable::default();
+        let mut added = AHashSet::new();
+        for list in self.lists() {
+            let old = before.of_scope(list);
+            if old.is_some_and(|old| Arc::ptr_eq(old, list)) {
+                continue;
+            }
+            let old = old.map_or(&none, |old| &old.entries);
+            let seen = list.entries.added_since(old, |serial| {
+                added.extend(Serial::from_be_bytes(serial));
+                if added.len() > MOST { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            if seen.is_break() {
+                return Change::Anything;
+            }
+        }
+        if added.is_empty() { Change::Nothing } else { Change::Revoked(added) }
+    }
+
+    /// The list of the same issuer and scope.
+    fn of_scope(&self, like: &RevocationList) -> Option<&Arc<RevocationList>> {
+        self.by_issuer.get(&like.issuer_key)?.iter().find(|list| list.scope == like.scope)
+    }
+
     pub(in crate::trust) fn check_succession(&self, previous: &Self) -> Result<(), TrustError> {
-        for (issuer, lists) in &self.by_issuer {
-            let Some(old) = previous.by_issuer.get(issuer) else { continue };
-            for list in lists {
-                let in_force = old.iter().find(|other| other.scope == list.scope);
-                if let Some(in_force) = in_force.filter(|in_force| in_force.is_newer_than(list)) {
-                    return Err(TrustError::rolled_back(list, in_force));
-                }
+        for list in self.lists() {
+            let in_force = previous.of_scope(list);
+            if let Some(in_force) = in_force.filter(|in_force| in_force.is_newer_than(list)) {
+                return Err(TrustError::rolled_back(list, in_force));
             }
         }
         Ok(())

@@ -4,10 +4,11 @@ use std::io::{self, BufRead, Read};
 
 use x509_parser::asn1_rs::Oid;
 
+use super::scope::Scope;
 use super::serials::{Room, SerialTable, SerialTableBuilder};
 use super::signature::Signed;
 use super::stream::{End, Fault, Stream};
-use super::{Covers, RevocationEntry, RevocationList, RevocationReason};
+use super::{RevocationEntry, RevocationList, RevocationReason};
 use crate::UnixTime;
 use crate::certificate::der::{self, NotDer, Reader};
 use crate::certificate::{Certificate, Name, PemError, PemReader, Serial, utc};
@@ -151,7 +152,6 @@ fn read(
         next_update: head.next_update,
         number: extensions.number,
         base: extensions.base,
-        covers: extensions.covers,
         scope: extensions.scope,
         entries,
     })
@@ -227,14 +227,13 @@ struct ListExtensions {
     number: Option<Serial>,
     /// BaseCRLNumber: it is a delta list.
     base: Option<Serial>,
-    covers: Covers,
-    scope: Box<[u8]>,
+    scope: Scope,
 }
 
 impl ListExtensions {
     fn read(mut outer: Reader<'_>) -> Result<Self, RevocationError> {
         let malformed = |_: NotDer| RevocationError::Malformed("extensions");
-        let mut read = Self { number: None, base: None, covers: Covers::All, scope: Box::default() };
+        let mut read = Self { number: None, base: None, scope: Scope::default() };
         if outer.is_empty() {
             return Ok(read);
         }
@@ -260,8 +259,7 @@ impl ListExtensions {
             return Ok(());
         }
         if extension.oid == ISSUING_DISTRIBUTION_POINT {
-            self.scope = extension.value.into();
-            self.covers = covers(extension.value)?;
+            self.scope = Scope::read(extension.value)?;
             return Ok(());
         }
         if extension.critical && extension.oid != AUTHORITY_KEY_IDENTIFIER {
@@ -276,28 +274,6 @@ fn number(value: &[u8]) -> Option<Serial> {
     let number = value.expect(der::INTEGER).ok()?;
     value.finish().ok()?;
     Serial::from_be_bytes(number.content)
-}
-
-/// IssuingDistributionPoint (RFC 5280, section 5.2.5).
-fn covers(value: &[u8]) -> Result<Covers, RevocationError> {
-    let malformed = |_| RevocationError::Malformed("issuing distribution point");
-    let mut fields = Reader::new(Reader::new(value).expect(der::SEQUENCE).map_err(malformed)?.content);
-    let mut covers = Covers::All;
-    while !fields.is_empty() {
-        let field = fields.any().map_err(malformed)?;
-        let is_true = field.content.iter().any(|byte| *byte != 0);
-        match field.tag {
-            0x81 if is_true => covers = Covers::Clients,
-            0x82 if is_true => covers = Covers::Authorities,
-            // distributionPoint (0) tells where it is published; onlySomeReasons (3), onlyContainsAttributeCerts.
-            0x83 => return Err(RevocationError::Partial),
-            0x85 if is_true => return Err(RevocationError::Partial),
-            0x84 if is_true => return Err(RevocationError::Indirect),
-            0xa0 | 0x81 | 0x82 | 0x84 | 0x85 => {}
-            _ => return Err(RevocationError::Malformed("issuing distribution point")),
-        }
-    }
-    Ok(covers)
 }
 
 struct Extension<'a> {

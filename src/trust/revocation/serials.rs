@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use memmap2::MmapMut;
 
@@ -120,6 +121,20 @@ impl SerialTable {
         }
         Ok(builder.build())
     }
+
+    /// Shows to `found` the serials that are in this table and were not in `before`, until it has seen enough.
+    pub(super) fn added_since(
+        &self,
+        before: &Self,
+        mut found: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        for (new, old) in self.blocks.iter().zip(&before.blocks) {
+            let Some(new) = new else { continue };
+            new.added_since(old.as_ref().map_or(&[], Block::records), &mut found)?;
+        }
+        let old = &before.oversized;
+        self.oversized.keys().filter(|key| !old.contains_key(*key)).try_for_each(|(_, serial)| found(serial))
+    }
 }
 
 fn push_change(
@@ -178,8 +193,21 @@ impl Block {
         }
     }
 
+    fn records(&self) -> &[u8] {
+        &self.memory[..self.used]
+    }
+
+    /// `old` are the records of a block of the same width.
+    fn added_since(&self, old: &[u8], found: &mut impl FnMut(&[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        match self.width {
+            8 => added::<8, { 8 + TRAILER }>(self.records(), old, found),
+            16 => added::<16, { 16 + TRAILER }>(self.records(), old, found),
+            _ => added::<20, { 20 + TRAILER }>(self.records(), old, found),
+        }
+    }
+
     fn find(&self, serial: &[u8]) -> Option<RevocationEntry> {
-        let records = &self.memory[..self.used];
+        let records = self.records();
         match self.width {
             8 => find::<{ 8 + TRAILER }>(records, serial),
             16 => find::<{ 16 + TRAILER }>(records, serial),
@@ -192,7 +220,7 @@ impl Block {
     }
 
     fn iter(&self) -> impl Iterator<Item = (&[u8], RevocationEntry)> {
-        self.memory[..self.used].chunks_exact(self.width + TRAILER).filter_map(|record| {
+        self.records().chunks_exact(self.width + TRAILER).filter_map(|record| {
             let (serial, trailer) = record.split_at_checked(self.width)?;
             Some((Serial::significant(serial)?, entry(trailer)?))
         })
@@ -213,6 +241,25 @@ fn find<const SIZE: usize>(records: &[u8], serial: &[u8]) -> Option<RevocationEn
     key.get_mut(width.checked_sub(serial.len())?..width)?.copy_from_slice(serial);
     let found = records.binary_search_by(|record| record[..width].cmp(&key[..width])).ok()?;
     entry(&records[found][width..])
+}
+
+/// One pass through both.
+fn added<const WIDTH: usize, const SIZE: usize>(
+    new: &[u8],
+    old: &[u8],
+    found: &mut impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    fn keys<const WIDTH: usize, const SIZE: usize>(records: &[u8]) -> impl Iterator<Item = &[u8; WIDTH]> {
+        records.as_chunks::<SIZE>().0.iter().filter_map(|record| record.first_chunk())
+    }
+    let mut old = keys::<WIDTH, SIZE>(old).peekable();
+    for key in keys::<WIDTH, SIZE>(new) {
+        while old.next_if(|old| *old < key).is_some() {}
+        if old.peek() != Some(&key) {
+            found(Serial::significant(key).unwrap_or(key))?;
+        }
+    }
+    ControlFlow::Continue(())
 }
 
 fn entry(trailer: &[u8]) -> Option<RevocationEntry> {
@@ -295,6 +342,20 @@ mod tests {
                 }
             }
             prop_assert_eq!(reasons(&amended), expected);
+        }
+
+        #[test]
+        fn what_was_added_is_what_was_not_there(before in serials(), after in serials()) {
+            let (old, new) = (table(&before), table(&after));
+            let mut added = std::collections::BTreeSet::new();
+            let all = new.added_since(&old, |serial| {
+                added.insert(Serial::from_be_bytes(serial).unwrap());
+                ControlFlow::Continue(())
+            });
+            prop_assert!(all.is_continue());
+            let before = model(&before);
+            let expected = model(&after).into_keys().filter(|serial| !before.contains_key(serial)).collect();
+            prop_assert_eq!(added, expected);
         }
     }
 }
