@@ -1,5 +1,6 @@
 //! Reads everything anew and swaps it whole, or changes nothing and says why.
 
+mod ageing;
 mod block;
 mod fetched;
 mod files;
@@ -17,6 +18,7 @@ use crate::runtime::{Cell, Runtime, Surroundings};
 use crate::telemetry::Telemetry;
 use crate::tls;
 
+use ageing::Ageing;
 pub use fetched::first;
 pub use files::FileStates;
 pub use watch::watch;
@@ -173,11 +175,14 @@ impl Reloader {
     fn put_in_force(&self, last: &mut Last, runtime: Runtime, trigger: Trigger, changed: SystemTime) -> u64 {
         self.fetcher.follow(fetched::wanted(&runtime));
         let generation = runtime.generation;
-        for warning in runtime.warnings() {
+        let before = self.cell.load_full();
+        let told: BTreeSet<&String> = before.warnings().collect();
+        // Who asks is told everything; else what was told already is left out.
+        let is_new = |warning: &&String| trigger == Trigger::Asked || !told.contains(warning);
+        for warning in runtime.warnings().filter(is_new) {
             log::warn!("{warning}");
         }
         self.telemetry.follow(&runtime.config.logging);
-        let before = self.cell.load_full();
         self.cell.store(runtime);
         let (in_force, lag) = (Instant::now(), changed.elapsed());
         // Files that are right do not mend a configuration that is wrong, nor lists other files.
@@ -206,6 +211,13 @@ impl Reloader {
 
     fn load(&self, config: Config) -> Result<Runtime, ConfigErrors> {
         Runtime::load(config, Some(&self.cell.load_full()), &self.surroundings, tls::now())
+    }
+
+    /// Tells of lists in force that nobody has replaced in time.
+    fn tell_of_old_lists(&self, ageing: &mut Ageing) {
+        for notice in ageing.look(&self.cell.load_full(), tls::now()) {
+            log::warn!("{notice}");
+        }
     }
 
     fn files(&self) -> Vec<PathBuf> {

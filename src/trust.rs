@@ -43,9 +43,11 @@ pub use deny::{
     DenyListError, DenySelector, IssuerName, Place,
 };
 pub use identity::ClientIdentity;
-pub use policy::{OnExpiry, TrustPolicy, Usage, WhenStale};
+pub use policy::{OnExpiry, TrustPolicy, Usage, WhenMissing, WhenStale};
 pub use review::{Lapse, Review};
-pub use revocation::{AwaitedList, RevocationEntry, RevocationError, RevocationList, RevocationReason};
+pub use revocation::{
+    AwaitedList, ListAge, RevocationEntry, RevocationError, RevocationList, RevocationReason,
+};
 pub use set::TrustSet;
 pub use standing::{Fault, FaultKind, Quarantine, Standing};
 pub use verdict::{Rejection, RejectionReason};

@@ -207,6 +207,15 @@ pub struct RevocationFile {
     pub lists: Vec<ListFile>,
     /// For a list past its nextUpdate, or never obtained: `refuse`, `believe`, or `{ believe_for: 24h }`. Default: refuse.
     pub when_stale: Option<WhenStaleFile>,
+    /// For a client with an issuer on its chain of which there is no list: `refuse` or `believe`. Default: believe.
+    pub when_missing: Option<WhenMissingFile>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenMissingFile {
+    Refuse,
+    Believe,
 }
 
 #[derive(Debug, JsonSchema)]

@@ -54,14 +54,14 @@ impl Doorkeeper {
         Reviewed { ended: self.record(&ended), has_changed: true }
     }
 
-    /// Looks every open connection over, by the configuration in force.
-    fn review_all(&self, now: UnixTime) {
+    /// Looks every open connection over, by the configuration in force. How many were ended.
+    pub fn review_all(&self, now: UnixTime) -> usize {
         let mut ended = Vec::new();
         let runtime = self.cell.load_full();
         let everything = anything(&runtime);
         let mut reviews = Reviews::new(&runtime, &everything, now);
         self.live.visit(|connections| ended.extend(self.review(connections, &mut reviews, None)));
-        self.record(&ended);
+        self.record(&ended)
     }
 
     /// One that was admitted by a configuration that has been replaced meanwhile.

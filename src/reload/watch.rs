@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Reloader;
+use super::ageing::Ageing;
 use super::files::directories;
+use crate::tls;
 
 /// Quiet for so long: whoever writes several files, or one in pieces, is done.
 const QUIET: Duration = Duration::from_millis(100);
@@ -41,7 +43,7 @@ pub fn watch(reloader: Arc<Reloader>) -> std::io::Result<()> {
             );
         })
         .ok();
-    let mut watch = Watch { reloader, watcher, watched: BTreeSet::new() };
+    let mut watch = Watch { reloader, watcher, watched: BTreeSet::new(), ageing: Ageing::since(tls::now()) };
     watch.follow();
     thread::Builder::new().name("watch".into()).spawn(move || watch.run(&told)).map(|_| ())
 }
@@ -50,6 +52,7 @@ struct Watch {
     reloader: Arc<Reloader>,
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
+    ageing: Ageing,
 }
 
 impl Watch {
@@ -61,6 +64,7 @@ impl Watch {
                 // There is no watcher: only the clock.
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
             }
+            self.reloader.tell_of_old_lists(&mut self.ageing);
             if self.reloader.is_watching() {
                 // Links may lead elsewhere now, so that what comes next happens in other directories.
                 self.follow();

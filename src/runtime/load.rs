@@ -27,7 +27,7 @@ use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_gro
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
 use crate::telemetry::{HandshakeFailure, ListStatus};
-use crate::trust::{AwaitedList, DenyIndex, RevocationList, TrustDomain, TrustError, TrustSet};
+use crate::trust::{AwaitedList, DenyIndex, RevocationList, TrustDomain, TrustError, TrustSet, WhenMissing};
 use crate::upstream::{LoadedUpstreamTls, Pools, UpstreamPool};
 
 const READ_AT_ONCE: usize = 64 * 1024;
@@ -293,11 +293,19 @@ impl Loader<'_> {
                 self.doubt_lists_about_the_expired(trust, &domain);
                 let domain = self.deny(domain, denied, still_denied);
                 for anchor in domain.anchors_without_list() {
+                    let meaning = match trust.policy.when_missing {
+                        WhenMissing::Believe => "nothing of it is revoked",
+                        WhenMissing::Refuse => "as `when_missing` says, its clients are refused",
+                    };
                     self.list_warnings.push(format!(
-                        "trust.{}: no revocation list speaks about what `{}` issued; nothing of it is revoked",
+                        "trust.{}: no revocation list speaks about what `{}` issued; {meaning}",
                         trust.name, anchor.subject
                     ));
                 }
+                let notices = domain
+                    .revocation_lists()
+                    .filter_map(|list| list.notice(trust.policy.when_stale, self.now));
+                self.list_warnings.extend(notices.map(|notice| format!("trust.{}: {notice}", trust.name)));
                 Some(Arc::new(domain))
             }
             Err(error @ (TrustError::DeltaWithoutBase { .. } | TrustError::NoMemory)) => {

@@ -83,6 +83,9 @@ impl TrustDomain {
             names: _,
             stores: _,
             denies_anchor: _,
+            // What `denied` is made of.
+            listed: _,
+            blocked: _,
         } = &**self;
         let is_same = *name == before.name
             && *anchors == before.anchors

@@ -6,7 +6,9 @@ use super::deny::{Denied, Role};
 use super::path::label;
 use super::revocation::RevocationIndex;
 use super::standing::plus;
-use super::{Fault, FaultKind, Finding, RejectionReason, Standing, TrustPolicy, Usage, WhenStale};
+use super::{
+    Fault, FaultKind, Finding, RejectionReason, Standing, TrustPolicy, Usage, WhenMissing, WhenStale,
+};
 use crate::UnixTime;
 use crate::certificate::{Certificate, ClientUse, Weakness, utc};
 
@@ -26,7 +28,7 @@ impl<'a> Path<'a> {
         revoked: &RevocationIndex,
         now: UnixTime,
     ) -> Result<(), Finding> {
-        let revocation = self.check_revocation(policy.when_stale, revoked, now);
+        let revocation = self.check_revocation(policy, policy.when_stale, revoked, now);
         // Revoked is final, and must be known of an expired client too: another domain may let it in for renewal.
         if matches!(revocation, Err((RejectionReason::Revoked, _))) {
             return revocation;
@@ -60,14 +62,14 @@ impl<'a> Path<'a> {
     ) -> Result<(), Finding> {
         match fault.kind {
             FaultKind::Expired => {
-                self.check_revocation(policy.when_stale, revoked, now)?;
+                self.check_revocation(policy, policy.when_stale, revoked, now)?;
                 // The leaf alone may have expired, and counts as on its last day.
                 let not_after = self.leaf.not_after();
                 let is_within = now <= plus(not_after, fault.within);
                 self.check_validity_at(policy, if is_within { now.min(not_after) } else { now }, now)
             }
             FaultKind::RevocationStale => {
-                self.check_revocation(policy.when_stale.at_least(fault.within), revoked, now)?;
+                self.check_revocation(policy, policy.when_stale.at_least(fault.within), revoked, now)?;
                 self.check_validity(policy, now)
             }
         }
@@ -201,11 +203,12 @@ impl<'a> Path<'a> {
     /// A certificate that is revoked says more than one of which nobody knows.
     pub(super) fn check_revocation(
         &self,
+        policy: &TrustPolicy,
         when_stale: WhenStale,
         revoked: &RevocationIndex,
         now: UnixTime,
     ) -> Result<(), Finding> {
-        if revoked.is_empty() {
+        if revoked.is_empty() && policy.when_missing == WhenMissing::Believe {
             return Ok(());
         }
         let mut unknown = Ok(());
@@ -214,8 +217,10 @@ impl<'a> Path<'a> {
             if self.is_anchor(position) && certificate.is_self_issued() {
                 continue;
             }
-            let checked =
-                revoked.check(certificate, &|| self.describe(position, certificate), when_stale, now);
+            let what = || self.describe(position, certificate);
+            let checked = revoked
+                .check(certificate, &what, when_stale, now)
+                .and_then(|()| revoked.check_presence(certificate, &what, policy.when_missing));
             match checked {
                 Err((RejectionReason::Revoked, _)) => return checked,
                 _ => unknown = unknown.and(checked),

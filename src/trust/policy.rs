@@ -13,6 +13,7 @@ pub struct TrustPolicy {
     /// What all presented certificates together may measure.
     pub max_chain_bytes: usize,
     pub when_stale: WhenStale,
+    pub when_missing: WhenMissing,
     pub on_expiry: OnExpiry,
     /// How long requests under way may go on once their client may no longer enter. `None`: as suits the cause.
     pub grace: Option<Duration>,
@@ -39,6 +40,14 @@ pub enum WhenStale {
     BelieveFor(Duration),
 }
 
+/// What to do with clients when an issuer on their path has no revocation list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenMissing {
+    Refuse,
+    #[default]
+    Believe,
+}
+
 /// What becomes of an open connection when a certificate on its path expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnExpiry {
@@ -54,6 +63,7 @@ impl Default for TrustPolicy {
             max_depth: 5,
             max_chain_bytes: 65_536,
             when_stale: WhenStale::default(),
+            when_missing: WhenMissing::default(),
             on_expiry: OnExpiry::default(),
             grace: None,
             quarantine: Quarantine::default(),

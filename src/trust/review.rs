@@ -142,7 +142,7 @@ impl Review<'_> {
         if let Standing::Quarantined(fault) = identity.standing() {
             return Self::judge_quarantined(fault, &path, domain, self.now);
         }
-        path.check_revocation(policy.when_stale, &domain.revoked, self.now)?;
+        path.check_revocation(policy, policy.when_stale, &domain.revoked, self.now)?;
         let valid_at = match policy.on_expiry {
             OnExpiry::Close => self.now,
             OnExpiry::Keep => self.now.min(identity.valid_until()),

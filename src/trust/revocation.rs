@@ -4,6 +4,7 @@
 //! checked. A handshake costs one binary search per certificate of the path, whatever the size of the list. OpenSSL is
 //! never handed a list: it would hash all of it in every handshake.
 
+mod age;
 mod awaited;
 mod delta;
 mod index;
@@ -22,6 +23,7 @@ use crate::certificate::{Certificate, Serial, utc};
 use scope::Scope;
 use serials::SerialTable;
 
+pub use age::ListAge;
 pub use awaited::AwaitedList;
 pub(super) use index::RevocationIndex;
 pub use read::RevocationError;
@@ -164,12 +166,6 @@ impl RevocationList {
             WhenStale::BelieveFor(grace) => UnixTime::try_from(grace.as_secs()).unwrap_or(UnixTime::MAX),
         };
         Some(self.next_update?.saturating_add(grace))
-    }
-
-    /// When three quarters of its time have passed: a newer one should be there before long.
-    pub fn grows_old_at(&self) -> Option<UnixTime> {
-        let lifetime = self.next_update?.saturating_sub(self.this_update);
-        Some(self.this_update.saturating_add(lifetime / 4 * 3))
     }
 
     /// Since when the list should have been replaced, if it may not be believed any more.

@@ -1,6 +1,7 @@
 //! Verdicts: each acceptance with its refusal twin.
 
 mod denial;
+mod lists;
 mod quarantine;
 
 use std::time::{Duration, Instant};

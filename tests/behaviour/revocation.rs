@@ -1,9 +1,10 @@
 //! Revocation lists: who is out by them, everywhere and soon, and what a list that cannot be relied on does not change.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::ending::{Connections, origin};
+use crate::support::open::OpenConnection;
 use crate::support::{Gateway, Site, eventually, run};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -154,6 +155,18 @@ fn a_list_that_cannot_be_relied_on_changes_nothing_and_is_told_of() {
 
 /// A list as `openssl ca` writes it. `index`: serial and reason of each entry.
 fn openssl_list(directory: &Path, number: u32, base: Option<u32>, index: &[(&str, &str)], file: &str) {
+    openssl_list_between(directory, None, number, base, index, file);
+}
+
+/// `dates`: of this update and the next one, as `YYYYMMDDHHMMSSZ`.
+fn openssl_list_between(
+    directory: &Path,
+    dates: Option<&[String; 2]>,
+    number: u32,
+    base: Option<u32>,
+    index: &[(&str, &str)],
+    file: &str,
+) {
     let write = |name: &str, text: String| std::fs::write(directory.join(name), text).unwrap();
     let entries = index.iter().map(|(serial, reason)| {
         format!("R\t350101000000Z\t250101000000Z,{reason}\t{serial}\tunknown\t/CN=x\n")
@@ -169,7 +182,11 @@ fn openssl_list(directory: &Path, number: u32, base: Option<u32>, index: &[(&str
              [extensions]\n{delta}authorityKeyIdentifier = keyid\n"
         ),
     );
-    run(directory, "openssl", &["ca", "-gencrl", "-config", "ca.cnf", "-out", "list.new"]);
+    let mut arguments = vec!["ca", "-gencrl", "-config", "ca.cnf", "-out", "list.new"];
+    if let Some([this, next]) = dates {
+        arguments.extend(["-crl_lastupdate", this, "-crl_nextupdate", next]);
+    }
+    run(directory, "openssl", &arguments);
     std::fs::rename(directory.join("list.new"), directory.join(file)).unwrap();
 }
 
@@ -200,4 +217,81 @@ fn a_delta_list_of_openssl_revokes_and_pardons_on_top_of_its_base() {
     assert_eq!(statuses(), [200, 0]);
     openssl_list(site.path(), 8, None, &[(&two, "keyCompromise")], "base.crl");
     eventually("its base has come", || (statuses() == [0, 0]).then_some(()));
+}
+
+#[test]
+fn clients_of_an_issuer_without_a_list_are_refused_where_lists_are_required() {
+    let site = Site::new();
+    site.pki(&["crl"]);
+    site.pki_in("other", &["init", "--common-name", "Other CA"]);
+    site.pki_in("other", &["issue", "sensor-2", "--subject", "CN=sensor-2,OU=sensors"]);
+    let read = |file: &str| std::fs::read_to_string(site.path().join(file)).unwrap();
+    std::fs::write(site.path().join("both.crt"), read("ca.crt") + &read("other/ca.crt")).unwrap();
+    let trust = |lists: &str, when_missing: &str| {
+        format!("{{ fleet: {{ anchors: both.crt, revocation: {{ lists: [{lists}]{when_missing} }} }} }}")
+    };
+    let routes = ("routes", "[{ pool: main }]");
+    let configure = |lists: &str, when_missing: &str| {
+        site.configure(&origin(), &[routes, ("trust", &trust(lists, when_missing))]);
+    };
+    let statuses = || ["sensor-1", "other/sensor-2"].map(|client| site.curl(Some(client), &[], "/").status);
+    configure("ca.crl", "");
+    let gateway = site.start();
+    assert_eq!(statuses(), [200, 200]);
+    gateway.logged(&["no revocation list speaks about what `CN=Other CA` issued; nothing of it is revoked"]);
+    let mut open = OpenConnection::new(&site, Some("other/sensor-2"));
+    let mut other = OpenConnection::new(&site, Some("sensor-1"));
+    assert_eq!((open.get("/"), other.get("/")), (200, 200));
+    configure("ca.crl", ", when_missing: refuse");
+    assert_eq!(gateway.reload().0, 200);
+    assert!(open.ends_within(Duration::from_secs(1)), "whoever is in goes");
+    assert_eq!(other.get("/"), 200);
+    assert_eq!(statuses(), [200, 0]);
+    gateway.logged(&[
+        "\"revocation_unknown\"",
+        "there is no revocation list of `CN=Other CA`",
+        "CN=sensor-2",
+    ]);
+    site.pki_in("other", &["crl"]);
+    configure("ca.crl, other/ca.crl", ", when_missing: refuse");
+    assert_eq!(gateway.reload().0, 200);
+    assert_eq!(statuses(), [200, 200]);
+    // Nobody could come in.
+    configure("", ", when_missing: refuse");
+    let (status, told) = gateway.reload();
+    assert_eq!(status, 422);
+    assert!(told.contains("trust.fleet.revocation.when_missing: `refuse` without a list"), "{told}");
+    assert_eq!(statuses(), [200, 200]);
+}
+
+#[test]
+fn a_list_that_nobody_replaces_is_told_of_before_and_when_it_grows_stale() {
+    let site = Site::new();
+    let moment = |from_now: i64| {
+        let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(from_now);
+        at.to_string()[..19].replace(['-', ':', 'T'], "") + "Z"
+    };
+    let dates = [moment(-100), moment(5)];
+    openssl_list_between(site.path(), Some(&dates), 1, None, &[], "ca.crl");
+    let trust = "{ fleet: { anchors: ca.crt, revocation: { lists: [ca.crl], when_stale: refuse } } }";
+    site.configure(&origin(), &[("routes", "[{ pool: main }]"), ("trust", trust)]);
+    let gateway = site.start();
+    assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200);
+    let issuer = "trust.fleet: the revocation list of `CN=Test CA`";
+    gateway.logged(&["\"warn\"", issuer, "is to be replaced by", "most of its time has passed"]);
+    gateway.logged(&[
+        "\"warn\"",
+        issuer,
+        "should have been replaced by",
+        "clients of this issuer are refused",
+    ]);
+    eventually("its clients are refused", || {
+        (site.curl(Some("sensor-1"), &[], "/").status == 0).then_some(())
+    });
+    assert_eq!(
+        gateway.log().matches("should have been replaced by").count()
+            - gateway.log().matches("is unknown: the revocation list").count(),
+        1
+    );
+    assert!(gateway.admin_get("/status").1.contains("\"is_stale\": true"));
 }

@@ -1,11 +1,11 @@
 //! Trust domains.
 
-use super::super::file::{OnExpiryFile, StaleWord, TrustFile, UsageFile, WhenStaleFile};
+use super::super::file::{OnExpiryFile, StaleWord, TrustFile, UsageFile, WhenMissingFile, WhenStaleFile};
 use super::super::scalar::Strings;
 use super::super::source::ListPlace;
 use super::super::types::TrustConfig;
 use super::Builder;
-use crate::trust::{DenyForm, OnExpiry, TrustPolicy, Usage, WhenStale};
+use crate::trust::{DenyForm, OnExpiry, TrustPolicy, Usage, WhenMissing, WhenStale};
 
 impl Builder {
     pub(super) fn trust_domain(&mut self, name: &str, at: &str, file: TrustFile) -> Option<TrustConfig> {
@@ -14,6 +14,14 @@ impl Builder {
             self.problem(format!("{at}.anchors"), "it is empty", Some("a PEM bundle"), None);
         }
         let lists = self.list_sources(&format!("{at}.revocation.lists"), file.revocation.lists);
+        if lists.is_empty() && file.revocation.when_missing == Some(WhenMissingFile::Refuse) {
+            self.problem(
+                format!("{at}.revocation.when_missing"),
+                "`refuse` without a list would refuse every client",
+                Some("`lists` that are not empty"),
+                Some("name the lists of all issuers, or leave `when_missing` out".to_owned()),
+            );
+        }
         Some(TrustConfig {
             name: name.into(),
             anchors: self.path(&file.anchors),
@@ -34,6 +42,10 @@ impl Builder {
                     Some(WhenStaleFile::Word(StaleWord::Believe)) => WhenStale::Believe,
                     Some(WhenStaleFile::For(span)) => WhenStale::BelieveFor(span.believe_for.0),
                     Some(WhenStaleFile::Word(StaleWord::Refuse)) | None => default.when_stale,
+                },
+                when_missing: match file.revocation.when_missing {
+                    Some(WhenMissingFile::Refuse) => WhenMissing::Refuse,
+                    Some(WhenMissingFile::Believe) | None => default.when_missing,
                 },
                 on_expiry: match file.on_expiry {
                     Some(OnExpiryFile::Keep) => OnExpiry::Keep,

@@ -10,7 +10,7 @@ use super::{AwaitedList, RevocationList, delta};
 use crate::UnixTime;
 use crate::certificate::{Certificate, Name, Serial, utc};
 use crate::trust::change::{Change, MOST};
-use crate::trust::{Finding, RejectionReason, TrustError, WhenStale};
+use crate::trust::{Finding, RejectionReason, TrustError, WhenMissing, WhenStale};
 
 /// The lists of a trust domain by issuer.
 #[derive(Debug, Clone, Default)]
@@ -126,6 +126,26 @@ impl RevocationIndex {
         }
     }
 
+    /// Whether the policy asks for a list of the certificate's issuer that is not there.
+    pub(in crate::trust) fn check_presence(
+        &self,
+        certificate: &Certificate,
+        what: &dyn Fn() -> String,
+        when_missing: WhenMissing,
+    ) -> Result<(), Finding> {
+        let is_there = || {
+            let lists = self.lists_by(certificate.issuer()).map_or(&[][..], Vec::as_slice);
+            lists.iter().any(|list| list.scope.includes(certificate))
+        };
+        if when_missing == WhenMissing::Believe || is_there() {
+            return Ok(());
+        }
+        let issuer = certificate.issuer();
+        let detail =
+            format!("whether {} is revoked is unknown: there is no revocation list of `{issuer}`", what());
+        Err((RejectionReason::RevocationUnknown, detail))
+    }
+
     /// What has changed since `before` for certificates that were good by it.
     pub(in crate::trust) fn change_since(
         &self,
@@ -134,12 +154,12 @@ impl RevocationIndex {
         now: UnixTime,
     ) -> Change {
         let is_gone = |old: &Arc<RevocationList>| self.of_scope(old).is_none();
-        let is_missed =
-            |list: &AwaitedList| !before.awaited.contains(list) || !list.may_be_missing(when_stale, now);
+        let is_missed = |list: &AwaitedList| !list.may_be_missing(when_stale, now);
         // One that was stale may have kept clients in quarantine, which end with it.
         let is_stale = |list: &Arc<RevocationList>| list.stale_since(when_stale, now).is_some();
         if before.lists().any(|list| is_gone(list) || is_stale(list))
             || self.lists().any(is_stale)
+            || self.awaited != before.awaited
             || self.awaited.iter().any(is_missed)
         {
             return Change::Anything;
