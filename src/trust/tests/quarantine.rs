@@ -234,10 +234,10 @@ fn an_expired_client_that_somebody_denies_is_refused() {
         let list = format!("{{ subject: {{ CN: {subject} }} }}");
         super::denial::denying("denies", &[&root], &list, policy)
     };
-    let lane = || accepting(FaultKind::Expired, &[30]);
-    let open = domain_of("open", &[&root], Vec::new(), lane());
+    let admitting = || accepting(FaultKind::Expired, &[30]);
+    let open = domain_of("open", &[&root], Vec::new(), admitting());
     for (subject, verdict) in [("device-1", "refused: denied"), ("device-2", "expired")] {
-        let (own, other) = (denying(subject, lane()), denying(subject, TrustPolicy::default()));
+        let (own, other) = (denying(subject, admitting()), denying(subject, TrustPolicy::default()));
         for set in [set(&[&own]), set(&[&open, &other]), set(&[&other, &open])] {
             assert_eq!(word(&verify(&set, &[&late])), verdict);
         }
