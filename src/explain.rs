@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::UnixTime;
 use crate::certificate::{Certificate, pem_blocks};
 use crate::fields::Fields;
+use crate::framing::check_path;
 use crate::gateway::request;
 use crate::route::{Decision, RequestView, RouteOutcome, RouteTrace};
 use crate::runtime::{ListenerRuntime, Runtime};
@@ -181,7 +182,7 @@ fn decide(
     answer: &mut Answer,
 ) {
     let host = request::check_framing(&request.headers)
-        .and_then(|()| request::check_path(uri.path()))
+        .and_then(|()| check_path(uri.path()))
         .and_then(|()| request::host(request));
     let host = match host {
         Ok(host) => host,

@@ -18,6 +18,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::config::HostHeader;
 use crate::fields::Fields;
+use crate::framing::{Fault, check_path};
 use crate::listener::connection::Connection;
 use crate::listener::connection_of;
 use crate::route::RequestView;
@@ -65,9 +66,6 @@ impl ProxyHttp for Gateway {
         exchange.begin(&connection);
         exchange.lingers(false);
         set_timeouts(session, &connection, exchange);
-        if has_two_lengths(session) || has_bare_newline(session) {
-            return self.refuse(session, exchange, Refusal::BadRequest).await;
-        }
         match decide(session.req_header(), &connection, exchange) {
             Ok(()) => Ok(false),
             Err(refusal) => self.refuse(session, exchange, refusal).await,
@@ -132,6 +130,10 @@ impl ProxyHttp for Gateway {
         }
         for (name, value) in forwarded {
             upstream.append_header(name, value)?;
+        }
+        // A client of HTTP/1.0 does not understand what it would be answered (RFC 9110, section 10.1.1).
+        if session.req_header().version == http::Version::HTTP_10 {
+            upstream.remove_header(&header::EXPECT);
         }
         if let Some(HostHeader::Set(host)) = exchange.pool().map(|pool| pool.host_header()) {
             upstream.insert_header(header::HOST, host.as_str())?;
@@ -244,7 +246,9 @@ impl ProxyHttp for Gateway {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
+        exchange.fault = exchange.connection.as_ref().and_then(|connection| connection.fault());
         let code = match (error.etype(), error.esource()) {
+            _ if exchange.fault.is_some() => 400,
             (ErrorType::HTTPStatus(code), _) => *code,
             (_, ErrorSource::Upstream) => exchange.refusal.map_or(502, Refusal::status),
             // The client is gone: nobody is there to be told.
@@ -260,7 +264,8 @@ impl ProxyHttp for Gateway {
             _ => 500,
         };
         if code > 0 && session.response_written().is_none() {
-            let refusal = exchange.refusal.unwrap_or(match code {
+            let fault = exchange.fault.map(Refusal::from);
+            let refusal = fault.or(exchange.refusal).unwrap_or(match code {
                 400 | 408 => Refusal::BadRequest,
                 _ => Refusal::Internal,
             });
@@ -274,13 +279,15 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         let request = session.req_header();
+        let error = error.map(|error| error as &dyn std::fmt::Display);
+        let fault = exchange.fault;
         let outcome = Outcome {
             method: &request.method,
             path: request.uri.path(),
             status: session.response_written().map_or(0, |response| response.status.as_u16()),
             bytes_in: session.body_bytes_read() as u64,
             bytes_out: session.body_bytes_sent() as u64,
-            error: error.map(|error| error as &dyn std::fmt::Display),
+            error: fault.as_ref().map(|fault| fault as &dyn std::fmt::Display).or(error),
         };
         exchange.finish(&outcome, &self.telemetry);
     }
@@ -313,36 +320,13 @@ fn set_timeouts(session: &mut Session, connection: &Connection, exchange: &Excha
     }
 }
 
-/// Pingora drops a `Content-Length` that stands beside a `Transfer-Encoding` before anybody can see it; only the bytes
-/// as they came still tell. An ordinary request has no transfer coding and pays one header lookup.
-fn has_two_lengths(session: &Session) -> bool {
-    if session.is_http2() || !session.req_header().headers.contains_key(header::TRANSFER_ENCODING) {
-        return false;
-    }
-    let raw = session.to_h1_raw();
-    raw.split(|byte| *byte == b'\n')
-        .any(|line| line.get(..14).is_some_and(|name| name.eq_ignore_ascii_case(b"content-length")))
-}
-
-/// A line that ends without a carriage return is one line for us and, for somebody who looked at the request before,
-/// perhaps none (RFC 9112, section 2.2).
-fn has_bare_newline(session: &Session) -> bool {
-    if session.is_http2() {
-        return false;
-    }
-    let raw = session.to_h1_raw();
-    memchr::memchr_iter(b'\n', &raw).any(|at| at.checked_sub(1).is_none_or(|before| raw[before] != b'\r'))
-}
-
 fn connection(session: &Session) -> Option<&Arc<Connection>> {
     connection_of(session.digest()?.proxy_digest.as_deref()?)
 }
 
 /// Reads the request in the one form that routing and forwarding use, and decides about it.
 fn decide(request: &RequestHeader, connection: &Connection, exchange: &mut Exchange) -> Result<(), Refusal> {
-    request::check_framing(&request.headers).map_err(|_| Refusal::BadRequest)?;
-    request::check_path(request.uri.path()).map_err(|_| Refusal::BadRequest)?;
-    let host = request::host(request).map_err(|_| Refusal::BadRequest)?;
+    let host = host(request).map_err(|fault| exchange.refuse(fault))?;
     let view = RequestView {
         host: &host,
         path: request.uri.path(),
@@ -354,4 +338,11 @@ fn decide(request: &RequestHeader, connection: &Connection, exchange: &mut Excha
     exchange.route = decided.route;
     exchange.pool = Some(decided.pool?);
     Ok(())
+}
+
+/// What can still be wrong with a head, in either version: what HTTP/2 requests are made of is checked here alone.
+fn host(request: &RequestHeader) -> Result<String, Fault> {
+    request::check_framing(&request.headers)?;
+    check_path(request.uri.path())?;
+    request::host(request)
 }

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod explain;
 pub mod fetch;
 pub mod fields;
+pub mod framing;
 pub mod gateway;
 pub mod headers;
 pub mod health;

@@ -3,8 +3,8 @@
 //! Pingora's proxy can do far more than most requests need, and pays for it with each one: two tasks' worth of
 //! channels, filters, header maps. What is ordinary ([`head`]) is decided by the same [`decide`] as everything else,
 //! counted and recorded by the same [`Exchange`], and carried here, in a quarter of the time. Whatever is not ordinary
-//! goes to Pingora with the bytes as they came: upgrades, large or chunked bodies, endpoints with TLS or HTTP/2,
-//! refusals, and all that is malformed.
+//! goes to Pingora with the bytes as they came, once it is clear that they can be read in one way only
+//! ([`crate::framing`]): upgrades, large or chunked bodies, endpoints with TLS or HTTP/2, and refusals.
 
 mod carry;
 mod handover;
@@ -22,6 +22,9 @@ use pingora_proxy::HttpProxy;
 use pingora_timeout::fast_timeout::fast_timeout;
 
 use crate::fields::Fields;
+use crate::framing::chunks::Chunks;
+use crate::framing::head::Body;
+use crate::framing::{self, Fault, Limits};
 use crate::gateway::Gateway;
 use crate::gateway::decision::decide;
 use crate::gateway::exchange::Exchange;
@@ -43,6 +46,8 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// And one on which nothing was asked yet for so long: in TLS 1.2 a client far away takes a whole round trip until it can.
 const FIRST_WORD: Duration = Duration::from_secs(5);
 
+const LIMITS: Limits = Limits::DEFAULT;
+
 /// Serves admitted connections: ordinary requests itself, all others through Pingora.
 pub struct Relay {
     cell: Arc<Cell>,
@@ -53,8 +58,10 @@ pub struct Relay {
 /// What to do with what a client sent.
 enum Next {
     Carry(Box<Carried>),
-    /// It is Pingora's.
-    HandOver,
+    /// It is Pingora's. A body in chunks is watched while Pingora reads it.
+    HandOver(Option<Chunks>),
+    /// It can be read in more than one way, or not at all.
+    Refuse(Fault),
     /// Nothing more comes, or nothing more is wanted.
     End,
 }
@@ -80,10 +87,14 @@ impl Relay {
                         break;
                     }
                 }
-                Next::HandOver => match self.hand_over(client, connection, shutdown).await {
+                Next::HandOver(body) => match self.hand_over(client, body, connection, shutdown).await {
                     Some(stream) => client = Http1::new(stream, Instant::now()),
                     None => return,
                 },
+                Next::Refuse(fault) => {
+                    self.refuse(&mut client, fault, connection).await;
+                    break;
+                }
                 Next::End => break,
             }
         }
@@ -94,6 +105,8 @@ impl Relay {
     async fn next(&self, client: &mut Http1, connection: &Arc<Connection>) -> Next {
         let (idle, whole_head) = self.patience(connection);
         let mut head_until = None;
+        // Bytes in which there is no end of a head.
+        let mut looked = 0;
         loop {
             let progress = connection.progress();
             let limit = if client.inbox.is_empty() {
@@ -106,7 +119,13 @@ impl Relay {
                     Progress::Ending | Progress::Cut => return Next::End,
                 }
             } else {
-                if let Some(next) = self.look(&client.inbox, connection) {
+                let inbox = &client.inbox;
+                // A head that comes byte by byte is not parsed as often.
+                let may_end = looked == 0
+                    || inbox.len() >= LIMITS.head
+                    || memchr::memchr(b'\n', &inbox[looked..]).is_some();
+                looked = inbox.len();
+                if may_end && let Some(next) = self.look(inbox, connection) {
                     return next;
                 }
                 let until = *head_until.get_or_insert_with(|| Instant::now() + whole_head);
@@ -137,10 +156,10 @@ impl Relay {
         let mut room = head::room();
         match head::parse(inbox, &mut room) {
             Parsed::Partial => None,
-            Parsed::Other => Some(Next::HandOver),
+            Parsed::Other => look_closely(inbox, &LIMITS).unwrap_or_else(|fault| Some(Next::Refuse(fault))),
             Parsed::Ordinary(head) => Some(
                 self.prepare_http1(&head, inbox, connection)
-                    .map_or(Next::HandOver, |carried| Next::Carry(Box::new(carried))),
+                    .map_or(Next::HandOver(None), |carried| Next::Carry(Box::new(carried))),
             ),
         }
     }
@@ -167,7 +186,7 @@ impl Relay {
     fn prepare(&self, asked: &Asked<'_>, connection: &Arc<Connection>) -> Option<Carried> {
         let runtime = self.cell.pin();
         let told = connection.told(&runtime, asked.host).ok()?;
-        let path = head::path(asked.target);
+        let path = crate::framing::path(asked.target);
         let view = RequestView { host: &told.host, path, method: asked.method, headers: asked.fields };
         let decided = decide(&runtime, connection, &view);
         let id = decided.pool.ok()?;
@@ -198,4 +217,15 @@ impl Relay {
         client.end_of_answer(ended);
         result
     }
+}
+
+/// What is not ordinary must still have one reading only. `None`: its head is not all there.
+fn look_closely(inbox: &[u8], limits: &Limits) -> Result<Option<Next>, Fault> {
+    let Some(head) = framing::head::check(inbox, limits)? else { return Ok(None) };
+    if head.body != Body::Chunked {
+        return Ok(Some(Next::HandOver(None)));
+    }
+    let mut body = Chunks::new(limits);
+    body.watch(&inbox[head.len..])?;
+    Ok(Some(Next::HandOver(Some(body))))
 }

@@ -35,6 +35,8 @@ mod resumption;
 mod revocation;
 #[path = "behaviour/stapling.rs"]
 mod stapling;
+#[path = "behaviour/strictness.rs"]
+mod strictness;
 #[path = "behaviour/trust.rs"]
 mod trust;
 #[path = "behaviour/upstream.rs"]

@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::Method;
 
 use super::refusal::Refusal;
+use crate::framing::Fault;
 use crate::listener::connection::Connection;
 use crate::runtime::Pinned;
 use crate::telemetry::{RequestRecord, Telemetry, Went};
@@ -24,6 +25,8 @@ pub struct Exchange {
     pub pool: Option<PoolId>,
     pub tried: Vec<EndpointId>,
     pub refusal: Option<Refusal>,
+    /// What was wrong with the request itself.
+    pub fault: Option<Fault>,
     pub upstream_status: Option<u16>,
     /// The endpoint that is at work for it.
     leased: Option<EndpointId>,
@@ -54,6 +57,7 @@ impl Exchange {
             pool: None,
             tried: Vec::new(),
             refusal: None,
+            fault: None,
             upstream_status: None,
             leased: None,
             number: 0,
@@ -73,6 +77,12 @@ impl Exchange {
         if let Some(connection) = &self.connection {
             connection.set_lingers(lingers);
         }
+    }
+
+    /// Notes that the request cannot be read in one way.
+    pub fn refuse(&mut self, fault: Fault) -> Refusal {
+        self.fault = Some(fault);
+        fault.into()
     }
 
     pub fn host(&self) -> &str {

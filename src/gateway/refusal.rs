@@ -6,11 +6,20 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::framing::Fault;
+
 /// Why a request is not forwarded, or what failed when it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// Can be read in more than one way.
     BadRequest,
+    /// Asks for a tunnel.
+    Connect,
+    /// Expects what we do not know.
+    Expectation,
+    TargetTooLong,
+    HeadTooLarge,
+    BodyTooLarge,
     /// No route allows it.
     NoRoute,
     /// Something is wrong with the client, and no route that accepts it matches.
@@ -33,6 +42,11 @@ impl Refusal {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Connect => "connect",
+            Self::Expectation => "expectation",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTooLarge => "head_too_large",
+            Self::BodyTooLarge => "body_too_large",
             Self::NoRoute => "no_route",
             Self::Quarantined => "quarantined",
             Self::NotInTable => "not_in_table",
@@ -49,6 +63,11 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::Connect => 405,
+            Self::BodyTooLarge => 413,
+            Self::TargetTooLong => 414,
+            Self::Expectation => 417,
+            Self::HeadTooLarge => 431,
             Self::NoRoute | Self::Quarantined | Self::NotInTable => 403,
             Self::Misdirected => 421,
             Self::NoEndpoint => 503,
@@ -60,7 +79,29 @@ impl Refusal {
 
     /// After an ambiguous request nothing that follows on the connection can be believed to be a request.
     pub fn ends_connection(self) -> bool {
-        matches!(self, Self::BadRequest | Self::Internal)
+        matches!(
+            self,
+            Self::BadRequest
+                | Self::Connect
+                | Self::Expectation
+                | Self::TargetTooLong
+                | Self::HeadTooLarge
+                | Self::BodyTooLarge
+                | Self::Internal
+        )
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Connect => Self::Connect,
+            Fault::Expectation => Self::Expectation,
+            Fault::LongTarget => Self::TargetTooLong,
+            Fault::LargeHead => Self::HeadTooLarge,
+            Fault::LargeBody => Self::BodyTooLarge,
+            _ => Self::BadRequest,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use super::handshake::Admitted;
 use crate::config::Protocol;
 use crate::fields::Fields;
-use crate::gateway::request::{Ambiguous, normal_host};
+use crate::framing::{Fault, normal_host};
 use crate::headers::IdentityHeaders;
 use crate::runtime::Runtime;
 use crate::telemetry::Leaving;
@@ -64,6 +64,8 @@ pub struct Connection {
     told: ArcSwapOption<Told>,
     /// What was said last is a refusal, and the client may not have done sending.
     lingers: AtomicBool,
+    /// What was wrong with the body that a client sends.
+    fault: OnceLock<Fault>,
     /// How far it is to its end.
     progress: AtomicU8,
     /// Its client may no longer be there, and that was counted.
@@ -107,7 +109,7 @@ pub struct Told {
 }
 
 impl Told {
-    fn render(connection: &Connection, runtime: &Runtime, asked: &str) -> Result<Self, Ambiguous> {
+    fn render(connection: &Connection, runtime: &Runtime, asked: &str) -> Result<Self, Fault> {
         let host = normal_host(asked)?;
         let mut block = Vec::new();
         let mut add = |name: &HeaderName, value: &HeaderValue| {
@@ -148,6 +150,7 @@ impl Connection {
             headers: ArcSwapOption::empty(),
             told: ArcSwapOption::empty(),
             lingers: AtomicBool::new(false),
+            fault: OnceLock::new(),
             progress: AtomicU8::new(Progress::Open as u8),
             dismissed: AtomicBool::new(false),
             leaving: ArcSwapOption::empty(),
@@ -238,6 +241,15 @@ impl Connection {
         self.lingers.load(Ordering::Relaxed)
     }
 
+    /// Notes that what the client sends cannot be read in one way; it will not be read any further.
+    pub fn set_fault(&self, fault: Fault) {
+        let _ = self.fault.set(fault);
+    }
+
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault.get().copied()
+    }
+
     /// Ready once it is nearer to its end than `known`. For the one task that serves the connection.
     pub fn poll_progress(&self, cx: &Context<'_>, known: Progress) -> Poll<()> {
         self.waiting.register(cx.waker());
@@ -254,7 +266,7 @@ impl Connection {
     }
 
     /// What origins are told with a request for the host `asked`.
-    pub fn told(&self, runtime: &Runtime, asked: &str) -> Result<Arc<Told>, Ambiguous> {
+    pub fn told(&self, runtime: &Runtime, asked: &str) -> Result<Arc<Told>, Fault> {
         if let Some(told) = &*self.told.load()
             && told.generation == runtime.generation
             && *told.asked == *asked

@@ -21,6 +21,7 @@ use tokio_openssl::SslStream;
 
 use super::connection::{Connection, Progress};
 use super::outlet::Outlet;
+use crate::framing::chunks::Chunks;
 
 /// How long a client may take to receive our close_notify before the socket is simply closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,6 +40,8 @@ pub struct ClientStream {
     handshake: Duration,
     /// Bytes that were read and given back.
     unread: Vec<u8>,
+    /// A body in chunks that somebody else reads.
+    watched: Option<Box<Chunks>>,
     /// What is to be written, until it fills a TLS record or is flushed; only where the writer says when.
     gathered: Option<Vec<u8>>,
 }
@@ -56,6 +59,7 @@ impl ClientStream {
             established: SystemTime::now(),
             handshake,
             unread: Vec::new(),
+            watched: None,
             gathered: None,
         })
     }
@@ -95,6 +99,11 @@ impl ClientStream {
         self.connection.progress() > Progress::Open
     }
 
+    /// From now on, what is read from the client must go on with this body. `None`: it may be anything.
+    pub fn watch(&mut self, body: Option<Chunks>) {
+        self.watched = body.map(Box::new);
+    }
+
     /// Gives bytes back, which are the next ones to be read.
     pub fn unread(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.unread.is_empty(), "one reader at a time");
@@ -128,7 +137,17 @@ impl AsyncRead for ClientStream {
             self.unread.drain(..taken);
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.tls).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.tls).poll_read(cx, buf))?;
+        if let Some(body) = &mut self.watched
+            && let Err(fault) = body.watch(&buf.filled()[before..])
+        {
+            // Not a byte of it is for whoever reads.
+            buf.set_filled(before);
+            self.connection.set_fault(fault);
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

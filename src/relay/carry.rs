@@ -112,7 +112,7 @@ impl Carried {
         }
         let outcome = Outcome {
             method: &self.method,
-            path: super::head::path(&self.target),
+            path: crate::framing::path(&self.target),
             status,
             bytes_in: (self.body - self.missing) as u64,
             bytes_out: sent,

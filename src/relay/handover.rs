@@ -1,18 +1,18 @@
-//! Requests that are Pingora's, and what becomes of those that it refuses before our filters see them.
+//! Requests that are Pingora's, and what becomes of those that nobody should read.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use http::Method;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
-use pingora_timeout::fast_timeout::fast_timeout;
 
 use super::Relay;
 use super::http1::Http1;
+use crate::framing::chunks::Chunks;
+use crate::framing::{Fault, path};
 use crate::gateway::exchange::{Exchange, Outcome};
-use crate::gateway::refusal::Refusal;
+use crate::gateway::refusal::{Page, Refusal};
 use crate::listener::connection::Connection;
 use crate::listener::stream::ClientStream;
 
@@ -31,7 +31,7 @@ impl Unread {
         let target = words.next().unwrap_or_default();
         match method {
             Some(method) if words.next().is_some() => {
-                Self { method, path: super::head::path(&String::from_utf8_lossy(target)).into() }
+                Self { method, path: path(&String::from_utf8_lossy(target)).into() }
             }
             _ => Self::nothing(),
         }
@@ -46,11 +46,6 @@ impl Unread {
     pub(super) fn connect() -> Self {
         Self { method: Method::CONNECT, path: "".into() }
     }
-
-    /// Pingora proxies no CONNECT, and says so.
-    fn status(&self) -> u16 {
-        if self.method == Method::CONNECT { 405 } else { 400 }
-    }
 }
 
 impl Relay {
@@ -58,46 +53,58 @@ impl Relay {
     pub(super) async fn hand_over(
         &self,
         client: Http1,
+        body: Option<Chunks>,
         connection: &Arc<Connection>,
         shutdown: &ShutdownWatch,
     ) -> Option<ClientStream> {
-        let (idle, whole_head) = self.patience(connection);
+        let (idle, _) = self.patience(connection);
         let (before, unread) = (connection.requests(), Unread::of(&client.inbox));
         // Until our filters see it, each end is a refusal.
         connection.set_lingers(true);
-        let mut session = ServerSession::new_http1(Box::new(client.into_stream()));
+        let mut stream = client.into_stream();
+        stream.watch(body);
+        let mut session = ServerSession::new_http1(Box::new(stream));
         session.set_keepalive(Some(idle.as_secs().max(1)));
-        let mut serving = pin!(self.proxy.process_new_http(session, shutdown));
-        let served = match fast_timeout(whole_head, &mut serving).await {
-            Ok(served) => served,
-            // Pingora waits for each byte of a head anew.
-            Err(_) if connection.requests() == before => {
-                connection.set_lingers(false);
-                return None;
-            }
-            Err(_) => serving.await,
-        };
+        let served = self.proxy.process_new_http(session, shutdown).await;
         if connection.requests() == before {
-            self.refused_unread(connection, &unread);
+            self.refused_unread(connection, &unread, Refusal::BadRequest, None);
         }
         let (stream, _) = served?.consume();
-        stream.into_any().downcast::<ClientStream>().ok().map(|stream| *stream)
+        let mut stream = stream.into_any().downcast::<ClientStream>().ok()?;
+        stream.watch(None);
+        Some(*stream)
+    }
+
+    /// Says no to a request that nobody should read, and is done with the connection.
+    pub(super) async fn refuse(&self, client: &mut Http1, fault: Fault, connection: &Arc<Connection>) {
+        let unread = Unread::of(&client.inbox);
+        let exchange = self.refused_unread(connection, &unread, fault.into(), Some(fault));
+        // Whatever it still sends must not cost it the answer.
+        exchange.lingers(true);
+        client.say(&Page::new(fault.into(), &exchange.request_id()), &unread.method).await;
     }
 
     /// Counts and records a request that was refused before anybody could read it.
-    pub(super) fn refused_unread(&self, connection: &Arc<Connection>, unread: &Unread) {
+    pub(super) fn refused_unread(
+        &self,
+        connection: &Arc<Connection>,
+        unread: &Unread,
+        refusal: Refusal,
+        fault: Option<Fault>,
+    ) -> Exchange {
         let mut exchange = Exchange::new(self.cell.pin());
         exchange.begin(connection);
-        exchange.refusal = Some(Refusal::BadRequest);
+        exchange.refusal = Some(refusal);
         let outcome = Outcome {
             method: &unread.method,
             path: &unread.path,
-            status: unread.status(),
+            status: refusal.status(),
             bytes_in: 0,
             bytes_out: 0,
-            error: None,
+            error: fault.as_ref().map(|fault| fault as &dyn std::fmt::Display),
         };
         exchange.finish(&outcome, &self.telemetry);
+        exchange
     }
 }
 
@@ -109,12 +116,12 @@ mod tests {
     fn what_can_be_told_of_a_request_is_told() {
         let of = |text: &[u8]| {
             let unread = Unread::of(text);
-            (unread.method.to_string(), unread.path.to_string(), unread.status())
+            (unread.method.to_string(), unread.path.to_string())
         };
-        assert_eq!(of(b"GET /a?b HTTP/1.1\r\nHost"), ("GET".into(), "/a".into(), 400));
-        assert_eq!(of(b"\r\nCONNECT a:1 HTTP/1.1\r\n"), ("CONNECT".into(), "a:1".into(), 405));
+        assert_eq!(of(b"GET /a?b HTTP/1.1\r\nHost"), ("GET".into(), "/a".into()));
+        assert_eq!(of(b"\r\nCONNECT a:1 HTTP/1.1\r\n"), ("CONNECT".into(), "a:1".into()));
         for text in [&b""[..], b"\r\n\r\n", b"\x16\x03\x01 a b", b"GET", b"GET /", b"G@T / HTTP/1.1"] {
-            assert_eq!(of(text), ("-".into(), String::new(), 400), "{text:?}");
+            assert_eq!(of(text), ("-".into(), String::new()), "{text:?}");
         }
     }
 }

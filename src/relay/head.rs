@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use http::Method;
 use httparse::{Header, Request, Status};
 
-use crate::gateway::request::check_path;
+use crate::framing::{check_path, path};
 
 /// Fields of a request that is ordinary.
 pub(super) const MOST_FIELDS: usize = 64;
@@ -141,11 +141,6 @@ pub(super) fn is_plain_target(target: &str) -> bool {
             )
     };
     target.starts_with('/') && target.bytes().all(|byte| is_plain(&byte)) && check_path(path(target)).is_ok()
-}
-
-/// The target without its query.
-pub(super) fn path(target: &str) -> &str {
-    memchr::memchr(b'?', target.as_bytes()).map_or(target, |at| &target[..at])
 }
 
 /// Digits and nothing else (RFC 9110, section 8.6); too long for us is as good as no number.

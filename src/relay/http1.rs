@@ -140,10 +140,14 @@ impl Http1 {
             Failure::ClientSlow => Refusal::BadRequest,
             Failure::ClientGone | Failure::BrokenOff | Failure::OutOfTime => return,
         };
-        if self.status != 0 {
-            return;
+        if self.status == 0 {
+            self.say(&Page::new(refusal, &carried.exchange.request_id()), &carried.method).await;
         }
-        let page = Page::new(refusal, &carried.exchange.request_id());
+    }
+
+    /// The last word on this connection.
+    pub(super) async fn say(&mut self, page: &Page, method: &Method) {
+        self.is_last = true;
         self.status = page.status;
         self.begin(page.status);
         for (name, value) in page.fields() {
@@ -151,7 +155,7 @@ impl Http1 {
         }
         self.date();
         self.outbox.extend_from_slice(b"connection: close\r\n\r\n");
-        if carried.method != Method::HEAD {
+        if *method != Method::HEAD {
             self.outbox.extend_from_slice(&page.body);
             self.sent = page.body.len() as u64;
         }

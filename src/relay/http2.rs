@@ -28,6 +28,7 @@ use super::request::Asked;
 use super::response::Response;
 use super::{FIRST_WORD, Relay};
 use crate::fields::{Fields, text};
+use crate::framing::Fault;
 use crate::gateway::refusal::{Page, Refusal};
 use crate::gateway::request::check_framing;
 use crate::listener::connection::{Connection, Progress};
@@ -94,7 +95,7 @@ impl Relay {
                 }
                 Next::Accepted(Ok(Some(H2Accept::Rejected))) => {
                     malformed += 1;
-                    self.refused_unread(connection, &Unread::nothing());
+                    self.refused_unread(connection, &Unread::nothing(), Refusal::BadRequest, None);
                 }
                 Next::Ending => farewell = Farewell::Due,
                 Next::Idle if farewell == Farewell::Due => may_end = true,
@@ -131,7 +132,7 @@ impl Relay {
             });
         } else {
             if session.req_header().method == Method::CONNECT {
-                self.refused_unread(connection, &Unread::connect());
+                self.refused_unread(connection, &Unread::connect(), Refusal::Connect, Some(Fault::Connect));
             }
             let (session, shutdown) = (ServerSession::new_http2(session), shutdown.clone());
             tokio::spawn(async move {

@@ -195,18 +195,19 @@ fn a_head_that_is_too_large_is_answered_though_the_client_still_sends_and_is_cou
             "GET /large HTTP/1.1\r\nHost: localhost\r\nX-A: {}\r\n\r\n",
             "x".repeat(2_000_000)
         ));
-        assert_eq!(client.answer().map(|answer| answer.status), Some(400));
+        assert_eq!(client.answer().map(|answer| answer.status), Some(431));
     }
-    gateway.logged(&["\"kind\":\"request\"", "\"path\":\"/large\"", "\"status\":400", "bad_request"]);
-    assert!((gateway.metric("portcullis_refusals_total{reason=\"bad_request\"}") - 5.0).abs() < 0.5);
+    gateway.logged(&["\"kind\":\"request\"", "\"path\":\"/large\"", "\"status\":431", "head_too_large"]);
+    assert!((gateway.metric("portcullis_refusals_total{reason=\"head_too_large\"}") - 5.0).abs() < 0.5);
 }
 
 #[test]
-fn what_pingora_refuses_before_our_filters_see_it_is_counted_and_recorded_once() {
+fn what_is_refused_before_our_filters_see_it_is_counted_and_recorded_once() {
     let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
     site.configure(&origin.address, &[]);
     let gateway = site.start();
-    let refused = || gateway.metric("portcullis_refusals_total{reason=\"bad_request\"}") as u32;
+    let count = |reason| gateway.metric(&format!("portcullis_refusals_total{{reason=\"{reason}\"}}"));
+    let refused = || (count("bad_request") + count("connect")) as u32;
     for (number, (request, status)) in [
         ("GET /a HTTP/1.1\r\nHost: a\r\nX-A: b\r\n folded\r\n\r\n", 400),
         ("GET /b HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
@@ -228,7 +229,7 @@ fn what_pingora_refuses_before_our_filters_see_it_is_counted_and_recorded_once()
     }
     for path in ["/a", "/b", "/c", "/d", "/e", "a:1", "/../f"] {
         let line = format!("\"path\":\"{path}\"");
-        gateway.logged(&["\"kind\":\"request\"", &line, "bad_request"]);
+        gateway.logged(&["\"kind\":\"request\"", &line, "\"refusal\":"]);
         assert_eq!(gateway.log().matches(&line).count(), 1);
     }
 }

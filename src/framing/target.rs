@@ -1,0 +1,161 @@
+//! The target of a request (RFC 9112, section 3.2): what it may be made of, and which paths have one reading only.
+
+use http::Method;
+
+use super::Fault;
+
+/// Whether the target is one of the forms that a request with `method` for `host` may have.
+pub(super) fn check_target(method: &[u8], target: &str, host: &[u8]) -> Result<(), Fault> {
+    if target == "*" {
+        return if method == Method::OPTIONS.as_str().as_bytes() { Ok(()) } else { Err(Fault::BadTarget) };
+    }
+    let relative = match absolute(target) {
+        Some((authority, _)) if authority.as_bytes() != host => return Err(Fault::SeveralHosts),
+        Some((_, rest)) => rest,
+        None => target,
+    };
+    let path = path(relative);
+    // `http://host` asks for the root.
+    let is_root = path.is_empty() && relative.len() != target.len();
+    if !is_root && !path.starts_with('/') {
+        return Err(Fault::BadTarget);
+    }
+    let query = &relative.as_bytes()[path.len()..];
+    if !path.bytes().all(is_path_character) || !query.iter().copied().all(is_query_character) {
+        return Err(Fault::TargetCharacter);
+    }
+    if is_root { Ok(()) } else { check_path(path) }
+}
+
+/// The authority of a target in absolute form, and what follows it.
+fn absolute(target: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = target.split_once("://")?;
+    let is_http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    is_http.then(|| rest.split_at(end))
+}
+
+/// The target without its query.
+pub fn path(target: &str) -> &str {
+    memchr::memchr(b'?', target.as_bytes()).map_or(target, |at| &target[..at])
+}
+
+/// What RFC 3986 gives a path, and what clients send in it besides that is read in one way. A `#` would end it for some.
+fn is_path_character(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>' | b'\\' | b'`')
+}
+
+/// Browsers leave more as it is in a query.
+fn is_query_character(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>')
+}
+
+/// Refuses paths that an origin may read in another way than our routes do: `/readings/../admin` is one request for
+/// us and another for an origin that resolves it.
+pub fn check_path(path: &str) -> Result<(), Fault> {
+    if path.starts_with('/') || path == "*" {
+        let suspicious = path.bytes().any(|byte| matches!(byte, b'%' | b'\\' | b'.') || byte < b' ');
+        if !suspicious || is_plain(path) { Ok(()) } else { Err(Fault::BadPath) }
+    } else {
+        Err(Fault::BadPath)
+    }
+}
+
+fn is_plain(path: &str) -> bool {
+    let ambiguous_octet = path
+        .as_bytes()
+        .windows(3)
+        .any(|window| window[0] == b'%' && octet(window[1], window[2]).is_none_or(is_read_in_two_ways));
+    // A `%` so close to the end that no two digits can follow.
+    let cut_off = path.as_bytes().iter().rev().take(2).any(|byte| *byte == b'%');
+    let bad_byte = path.bytes().any(|byte| byte == b'\\' || byte.is_ascii_control());
+    let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+    !ambiguous_octet && !cut_off && !bad_byte && !dots
+}
+
+/// Separators and what ends a string, for which origins differ in whether they decode before they split; and characters
+/// that need no encoding (RFC 3986, section 2.3), with which `/%61dmin` would miss the route of `/admin` and still
+/// reach it at the origin.
+fn is_read_in_two_ways(octet: u8) -> bool {
+    matches!(octet, b'/' | b'\\' | b'%' | b'-' | b'.' | b'_' | b'~')
+        || octet.is_ascii_control()
+        || octet.is_ascii_alphanumeric()
+}
+
+fn octet(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    Some((digit(high)? * 16 + digit(low)?) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_an_origin_may_read_differently_are_refused() {
+        for path in [
+            "/a/../b",
+            "/..",
+            "/a/./b",
+            "/%2e%2e/b",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a%00",
+            "/%252e",
+            "/%61dmin",
+            "/a%7e",
+            "/a%0d",
+            "/a%",
+            "/a%4",
+            "/a%zz",
+        ] {
+            assert_eq!(check_path(path), Err(Fault::BadPath), "{path}");
+        }
+        for path in ["/", "/a.b/c..d", "/.well-known/x", "/caf%C3%A9", "/a%20b", "/a%3Fb", "/a//b"] {
+            assert_eq!(check_path(path), Ok(()), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_target_has_one_of_four_forms() {
+        let check = |method: &str, target: &str| check_target(method.as_bytes(), target, b"a:1");
+        for target in [
+            "/",
+            "/a?b=c",
+            "/a?",
+            "/a??b/../c",
+            "/a|b[c]{d}^e",
+            "/a?[b]|{c}`\\",
+            "http://a:1/b",
+            "HTTPS://a:1",
+            "http://a:1?b",
+        ] {
+            assert_eq!(check("GET", target), Ok(()), "{target}");
+        }
+        assert_eq!(check("OPTIONS", "*"), Ok(()));
+        for (method, target, fault) in [
+            ("GET", "*", Fault::BadTarget),
+            ("GET", "", Fault::BadTarget),
+            ("GET", "a", Fault::BadTarget),
+            ("GET", "?a", Fault::BadTarget),
+            ("GET", "a:1", Fault::BadTarget),
+            ("GET", "ftp://a:1/", Fault::BadTarget),
+            ("OPTIONS", "*a", Fault::BadTarget),
+            ("GET", "http://a/b", Fault::SeveralHosts),
+            ("GET", "http://b:1/b", Fault::SeveralHosts),
+            ("GET", "http://x@a:1/b", Fault::SeveralHosts),
+            ("GET", "http:///b", Fault::SeveralHosts),
+            ("GET", "/a#b", Fault::TargetCharacter),
+            ("GET", "/a?b#c", Fault::TargetCharacter),
+            ("GET", "/\u{e9}", Fault::TargetCharacter),
+            ("GET", "/?\u{e9}", Fault::TargetCharacter),
+            ("GET", "/a\\b", Fault::TargetCharacter),
+            ("GET", "/a<b>", Fault::TargetCharacter),
+            ("GET", "/a\tb", Fault::TargetCharacter),
+            ("GET", "http://a:1/../b", Fault::BadPath),
+            ("GET", "/../b", Fault::BadPath),
+        ] {
+            assert_eq!(check(method, target), Err(fault), "{method} {target}");
+        }
+    }
+}

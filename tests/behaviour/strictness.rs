@@ -1,0 +1,241 @@
+//! Requests that somebody could read in another way: refused before anybody acts on them, with the reason in the log.
+
+use std::io::Read;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use crate::support::{Scripted, Site};
+
+const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// What follows a request that is refused, and must not be believed.
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+#[test]
+fn a_head_with_two_readings_is_refused_ends_the_connection_and_never_reaches_an_origin() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let host = "Host: localhost\r\n";
+    let mut faults = Vec::new();
+    for (number, (line, fields, status, reason)) in [
+        ("GET /N HTTP/1.1", "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", 400, "both a length and"),
+        ("GET /N HTTP/1.1", "Transfer-Encoding: gzip, chunked\r\n", 400, "not `chunked`"),
+        (
+            "GET /N HTTP/1.1",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            400,
+            "not `chunked`",
+        ),
+        ("GET /N HTTP/1.1", "Transfer-Encoding: identity\r\n", 400, "not `chunked`"),
+        ("GET /N HTTP/1.1", "Transfer-Encoding: \x0bchunked\r\n", 400, "control characters"),
+        ("GET /N HTTP/1.1", "Transfer-Encoding : chunked\r\n", 400, "no token"),
+        ("GET /N HTTP/1.1", "Transfer_Encoding: chunked\r\n", 400, "looks like one that frames"),
+        ("GET /N HTTP/1.0", "Transfer-Encoding: chunked\r\n", 400, "not `chunked`"),
+        ("GET /N HTTP/1.1", "Content-Length: 4\r\nContent-Length: 4\r\n", 400, "not one number"),
+        ("GET /N HTTP/1.1", "Content-Length: 4, 4\r\n", 400, "not one number"),
+        ("GET /N HTTP/1.1", "Content-Length: +4\r\n", 400, "not one number"),
+        ("GET /N HTTP/1.1", "X-A: b\r\n folded\r\n", 400, "continues the one before"),
+        ("GET /N HTTP/1.1", "X-A: b\nX-B: c\r\n", 400, "something else than CR LF"),
+        ("GET /N HTTP/1.1", "X-A: b\rX-B: c\r\n", 400, "something else than CR LF"),
+        ("GET /N HTTP/1.1", "X-A: \0\r\n", 400, "control characters"),
+        ("GET /N HTTP/1.1", ": b\r\n", 400, "no token"),
+        ("GET /N HTTP/1.1", "X A: b\r\n", 400, "no token"),
+        ("GET /N HTTP/1.1", "Host: localhost\r\n", 400, "several hosts"),
+        ("GET http://other/N HTTP/1.1", "", 400, "several hosts"),
+        ("GET /N HTTP/1.1", "Connection: Cookie\r\nCookie: a=b\r\n", 400, "Connection names"),
+        (
+            "GET /N HTTP/1.1",
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: a\r\n",
+            400,
+            "Connection names",
+        ),
+        ("GET /N HTTP/1.1", "HTTP2-Settings: a\r\n", 400, "not one to a WebSocket"),
+        ("GET /N HTTP/1.1", "Connection: Upgrade\r\nUpgrade: h2c\r\n", 400, "not one to a WebSocket"),
+        ("GET /N HTTP/1.1", "Upgrade: websocket\r\n", 400, "not one to a WebSocket"),
+        (
+            "POST /N HTTP/1.1",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 40\r\n",
+            400,
+            "not one to a WebSocket",
+        ),
+        ("GET /N HTTP/1.1", "Expect: 100-continue, 101\r\n", 417, "100-continue"),
+        ("GET /N b HTTP/1.1", "", 400, "first line"),
+        ("GET /N", "", 400, "first line"),
+        ("GET /N HTTP/1.2", "", 400, "neither HTTP/1.1"),
+        ("GET /N#b HTTP/1.1", "", 400, "must be encoded"),
+        ("GET /N/../b HTTP/1.1", "", 400, "dot segments"),
+        ("GET * HTTP/1.1", "", 400, "`*` of OPTIONS"),
+        ("CONNECT /N HTTP/1.1", "", 405, "tunnel"),
+        ("GET /N HTTP/1.1", &format!("X-A: {}\r\n", "x".repeat(70_000)), 431, "too large"),
+        ("GET /N HTTP/1.1", &"X-A: b\r\n".repeat(130), 431, "too many fields"),
+        (&format!("GET /N{} HTTP/1.1", "x".repeat(9_000)), "", 414, "target is too long"),
+        ("POST /N HTTP/1.1", "Content-Length: 2000000000\r\n", 413, "body is too large"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let line = line.replace("/N", &format!("/n{number}n"));
+        // With the rest of it, and what is smuggled, in one piece.
+        let request = format!("{line}\r\n{host}{fields}\r\n{SMUGGLED}");
+        let mut client = site.wire("sensor-1");
+        client.send(&request);
+        let got = client.answer().map(|answer| answer.status);
+        let rest = client.rest();
+        if got != Some(status) || !rest.is_empty() {
+            faults.push(format!("{line} {fields:.80?}: {got:?} {rest:?}"));
+        }
+        let path = if line.contains(" /n") && line.contains(" HTTP") {
+            format!("/n{number}n")
+        } else {
+            String::new()
+        };
+        gateway.logged(&["\"kind\":\"request\"", &path, &format!("\"status\":{status}"), reason]);
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert_eq!(origin.requests(), Vec::<String>::new());
+    for (reason, least) in [
+        ("bad_request", 20.0),
+        ("connect", 1.0),
+        ("expectation", 1.0),
+        ("head_too_large", 2.0),
+        ("target_too_long", 1.0),
+        ("body_too_large", 1.0),
+    ] {
+        let counted = gateway.metric(&format!("portcullis_refusals_total{{reason=\"{reason}\"}}"));
+        assert!(counted >= least, "{reason} {counted}");
+    }
+}
+
+#[test]
+fn what_is_unusual_but_has_one_reading_is_served() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let mut expected = Vec::new();
+    for (number, (line, fields, body)) in [
+        ("GET /N HTTP/1.0", String::new(), ""),
+        ("\r\nGET /N HTTP/1.1", String::new(), ""),
+        ("GET http://localhost/N HTTP/1.1", String::new(), ""),
+        ("PROPFIND /N HTTP/1.1", String::new(), ""),
+        ("GET /N?a=[b]|{c}\\ HTTP/1.1", String::new(), ""),
+        ("GET /N HTTP/1.1", "Connection: TE, keep-alive\r\nTE: trailers\r\n".into(), ""),
+        ("GET /N HTTP/1.1", "X-A: b\r\n".repeat(120), ""),
+        ("GET /N HTTP/1.1", format!("X-A: {}\r\n", "x".repeat(60_000)), ""),
+        (
+            "POST /N HTTP/1.1",
+            "Transfer-Encoding: CHUNKED\r\n".into(),
+            "004;a=b\r\nbody\r\n0\r\nX-A: b\r\n\r\n",
+        ),
+        ("POST /N HTTP/1.1", "Transfer-Encoding: chunked\r\n".into(), "0\r\n\r\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = site.wire("sensor-1");
+        client.send(format!(
+            "{}\r\nHost: localhost\r\n{fields}\r\n{body}",
+            line.replace("/N", &format!("/n{number}"))
+        ));
+        assert_eq!(client.answer().map(|answer| answer.status), Some(200), "{line} {fields:.80}");
+        expected.push(format!("/n{number}"));
+    }
+    let seen: Vec<_> = origin
+        .requests()
+        .iter()
+        .map(|request| request.split([' ', '?']).nth(1).unwrap().to_owned())
+        .collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_client_that_waits_for_leave_to_send_its_body_gets_it() {
+    let site = Site::new();
+    let origin = Scripted::start(|mut call| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            call.tcp.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        call.say("HTTP/1.1 100 Continue\r\n\r\n");
+        call.tcp.read_exact(&mut [0; 4]).unwrap();
+        call.say(EMPTY);
+    });
+    site.configure(&origin.address, &[]);
+    let _gateway = site.start();
+    let mut client = site.wire("sensor-1");
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    assert_eq!(client.answer().map(|answer| answer.status), Some(100));
+    client.send("body");
+    assert_eq!(client.answer().map(|answer| answer.status), Some(200));
+}
+
+/// An origin that never answers, and what came on each of its connections once it was closed.
+fn listening() -> (Scripted, Receiver<String>) {
+    let (say, heard) = channel();
+    let say = Mutex::new(say);
+    let origin = Scripted::start(move |mut call| {
+        let mut all = Vec::new();
+        let _ = call.tcp.read_to_end(&mut all);
+        let _ = say.lock().unwrap().send(String::from_utf8_lossy(&all).into_owned());
+    });
+    (origin, heard)
+}
+
+/// After a chunk that was good.
+const BAD_CHUNKS: [(&str, &str); 14] = [
+    ("x\r\n", "no hexadecimal"),
+    ("\r\n", "no hexadecimal"),
+    ("-1\r\n", "no hexadecimal"),
+    ("0x1\r\n", "no hexadecimal"),
+    ("1 \r\n", "no hexadecimal"),
+    ("1\n", "no hexadecimal"),
+    ("1000000000000000\r\n", "no hexadecimal"),
+    ("1;a\nb\r\n", "extension"),
+    ("1;\0\r\n", "extension"),
+    ("2\r\nabc\r\n", "does not end"),
+    ("2\r\nab\n", "does not end"),
+    ("0\r\nX-A : b\r\n\r\n", "trailer"),
+    ("0\r\nX-A: b\n\r\n", "trailer"),
+    ("0\r\n\n", "trailer"),
+];
+
+#[test]
+fn chunks_with_two_readings_that_come_with_their_head_reach_no_origin() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    for (number, (chunk, reason)) in BAD_CHUNKS.into_iter().enumerate() {
+        let mut client = site.wire("sensor-1");
+        client.send(format!(
+            "POST /n{number}n HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n{chunk}{SMUGGLED}"
+        ));
+        assert_eq!(client.answer().map(|answer| answer.status), Some(400), "{chunk:?}");
+        assert_eq!(client.rest(), "", "{chunk:?}");
+        gateway.logged(&["\"kind\":\"request\"", &format!("/n{number}n"), "bad_request", reason]);
+    }
+    assert_eq!(origin.requests(), Vec::<String>::new());
+}
+
+#[test]
+fn chunks_with_two_readings_that_come_later_end_the_request_unfinished() {
+    let (site, (origin, heard)) = (Site::new(), listening());
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    for (number, (chunk, reason)) in BAD_CHUNKS.into_iter().enumerate() {
+        let mut client = site.wire("sensor-1");
+        client.send(format!(
+            "POST /n{number}n HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n"
+        ));
+        std::thread::sleep(Duration::from_millis(100));
+        client.send(format!("{chunk}{SMUGGLED}"));
+        assert_eq!(client.answer().map(|answer| answer.status), Some(400), "{chunk:?}");
+        assert_eq!(client.rest(), "", "{chunk:?}");
+        gateway.logged(&["\"kind\":\"request\"", &format!("/n{number}n"), "bad_request", reason]);
+        let seen = heard.recv_timeout(Duration::from_secs(10)).unwrap();
+        // What was good, and no end: no origin takes this for a whole request, or sees another one behind it.
+        assert!(seen.ends_with("4\r\ngood\r\n"), "{chunk:?} {seen:?}");
+    }
+}
