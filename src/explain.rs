@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::UnixTime;
 use crate::certificate::{Certificate, pem_blocks};
 use crate::fields::Fields;
-use crate::framing::check_path;
+use crate::gateway::refusal::Refusal;
 use crate::gateway::request;
 use crate::route::{Decision, RequestView, RouteOutcome, RouteTrace};
 use crate::runtime::{ListenerRuntime, Runtime};
@@ -75,7 +75,7 @@ pub fn explain(runtime: &Runtime, question: &Question, now: UnixTime) -> Result<
     if answer.1.handshake.is_err() {
         return Ok(answer.1);
     }
-    decide(runtime, answer.0.as_deref(), &method, &uri, &mut request, &mut answer.1);
+    decide(runtime, listener, answer.0.as_deref(), &method, &uri, &mut request, &mut answer.1);
     Ok(answer.1)
 }
 
@@ -175,21 +175,20 @@ fn judge(
 
 fn decide(
     runtime: &Runtime,
+    listener: &ListenerRuntime,
     identity: Option<&ClientIdentity>,
     method: &Method,
     uri: &Uri,
     request: &mut RequestHeader,
     answer: &mut Answer,
 ) {
-    let host = request::check_framing(&request.headers)
-        .and_then(|()| check_path(uri.path()))
-        .and_then(|()| request::host(request));
-    let host = match host {
+    let host = match request::check(request, &listener.limits.request) {
         Ok(host) => host,
         Err(problem) => {
             answer.request_problem = Some(problem.to_string());
-            answer.decision = format!("refused with 400: {problem}");
-            answer.status = Some(400);
+            let status = Refusal::from(problem).status();
+            answer.decision = format!("refused with {status}: {problem}");
+            answer.status = Some(status);
             return;
         }
     };

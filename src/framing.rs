@@ -4,12 +4,13 @@
 //! generous here and an origin that is generous there are how requests are smuggled.
 
 pub mod chunks;
+pub mod frames;
 pub mod head;
 mod host;
 mod target;
 
 pub use host::normal_host;
-pub use target::{check_path, path};
+pub use target::{check_path, check_relative, path};
 
 /// Why a request is refused before anybody decides about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +41,8 @@ pub enum Fault {
     SeveralHosts,
     #[error("the host is not a valid name")]
     BadHost,
+    #[error("the scheme is neither `http` nor `https`")]
+    BadScheme,
     #[error("the length is not one number")]
     BadLength,
     #[error("the body has both a length and a transfer coding")]
@@ -60,6 +63,14 @@ pub enum Fault {
     ChunkEnd,
     #[error("a trailer is no field, or they are too long")]
     Trailer,
+    #[error("too many requests were taken back at once")]
+    Resets,
+    #[error("too many frames that ask for nothing")]
+    Flood,
+    #[error(
+        "more than the HTTP/2 library allows of broken or abandoned requests, header blocks or empty frames"
+    )]
+    Abuse,
     #[error("CONNECT asks for a tunnel, which there is none")]
     Connect,
     #[error("the expectation is not `100-continue`")]

@@ -18,7 +18,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::config::HostHeader;
 use crate::fields::Fields;
-use crate::framing::{Fault, check_path};
+use crate::framing::Fault;
 use crate::listener::connection::Connection;
 use crate::listener::connection_of;
 use crate::route::RequestView;
@@ -27,6 +27,9 @@ use crate::telemetry::Telemetry;
 use crate::upstream::HashInput;
 use exchange::{Exchange, Outcome};
 use refusal::Refusal;
+
+/// What some origins take for the fields that frame a message.
+const LOOKALIKES: [&str; 2] = ["content_length", "transfer_encoding"];
 
 /// Maps each request to the pool that its client is entitled to.
 pub struct Gateway {
@@ -65,7 +68,7 @@ impl ProxyHttp for Gateway {
         };
         exchange.begin(&connection);
         exchange.lingers(false);
-        set_timeouts(session, &connection, exchange);
+        set_timeouts(session, exchange);
         match decide(session.req_header(), &connection, exchange) {
             Ok(()) => Ok(false),
             Err(refusal) => self.refuse(session, exchange, refusal).await,
@@ -131,9 +134,14 @@ impl ProxyHttp for Gateway {
         for (name, value) in forwarded {
             upstream.append_header(name, value)?;
         }
-        // A client of HTTP/1.0 does not understand what it would be answered (RFC 9110, section 10.1.1).
-        if session.req_header().version == http::Version::HTTP_10 {
+        if session.req_header().version != http::Version::HTTP_11 {
+            // A client of HTTP/1.0 does not understand what it would be answered (RFC 9110, section 10.1.1), and in HTTP/2 we
+            // cannot say it.
             upstream.remove_header(&header::EXPECT);
+            // Only in HTTP/1.1 were they looked for.
+            for lookalike in LOOKALIKES {
+                upstream.remove_header(lookalike);
+            }
         }
         if let Some(HostHeader::Set(host)) = exchange.pool().map(|pool| pool.host_header()) {
             upstream.insert_header(header::HOST, host.as_str())?;
@@ -176,6 +184,20 @@ impl ProxyHttp for Gateway {
         // for the end: the endpoint would take the second one for the beginning of the next request.
         if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
             *body = None;
+        }
+        if let Some(limits) = exchange.limits() {
+            let read = session.body_bytes_read() as u64;
+            if !session.was_upgraded() && read > limits.request.body {
+                exchange.refuse(Fault::LargeBody);
+                return Error::e_explain(ErrorType::HTTPStatus(413), "the request's body is too large");
+            }
+            // A body of unknown length may be a conversation, in which nobody need say much.
+            let is_late = exchange.elapsed()
+                > limits.body_timeout + Duration::from_secs(read / limits.min_bytes_per_second);
+            let is_announced = session.req_header().headers.contains_key(header::CONTENT_LENGTH);
+            if is_late && is_announced && !end_of_stream && exchange.upstream_status.is_none() {
+                return slow(ErrorSource::Downstream);
+            }
         }
         in_time(session, exchange, ErrorSource::Downstream)
     }
@@ -246,7 +268,8 @@ impl ProxyHttp for Gateway {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        exchange.fault = exchange.connection.as_ref().and_then(|connection| connection.fault());
+        let seen = exchange.connection.as_ref().and_then(|connection| connection.fault());
+        exchange.fault = seen.or(exchange.fault);
         let code = match (error.etype(), error.esource()) {
             _ if exchange.fault.is_some() => 400,
             (ErrorType::HTTPStatus(code), _) => *code,
@@ -266,7 +289,8 @@ impl ProxyHttp for Gateway {
         if code > 0 && session.response_written().is_none() {
             let fault = exchange.fault.map(Refusal::from);
             let refusal = fault.or(exchange.refusal).unwrap_or(match code {
-                400 | 408 => Refusal::BadRequest,
+                400 => Refusal::BadRequest,
+                408 => Refusal::TooSlow,
                 _ => Refusal::Internal,
             });
             exchange.refusal = Some(refusal);
@@ -298,26 +322,29 @@ impl ProxyHttp for Gateway {
     }
 }
 
-fn in_time(session: &Session, exchange: &Exchange, slow: ErrorSource) -> Result<()> {
+fn in_time(session: &Session, exchange: &Exchange, source: ErrorSource) -> Result<()> {
     if exchange.patience(session.is_upgrade_req()).is_some() {
         return Ok(());
     }
+    slow(source)
+}
+
+fn slow(source: ErrorSource) -> Result<()> {
     let mut error = Error::explain(ErrorType::ReadTimedout, "the request's time is over");
-    error.esource = slow;
+    error.esource = source;
     Err(error)
 }
 
 /// A connection may be idle for as long as its listener allows, and an upgraded one (a WebSocket) as long as it likes.
-fn set_timeouts(session: &mut Session, connection: &Connection, exchange: &Exchange) {
+fn set_timeouts(session: &mut Session, exchange: &Exchange) {
+    let Some(limits) = exchange.limits() else { return };
     // Off already means: the client or a shutdown wants the connection to end after this request.
-    if let (Some(_), Some(listener)) =
-        (session.get_keepalive(), exchange.runtime.listeners.get(connection.listener))
-    {
-        session.set_keepalive(Some(listener.limits.keepalive_timeout.as_secs().max(1)));
+    if session.get_keepalive().is_some() {
+        session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
     }
-    if session.is_upgrade_req() {
-        session.set_read_timeout(None);
-    }
+    let patience = (!session.is_upgrade_req()).then_some(limits.body_timeout);
+    session.set_read_timeout(patience);
+    session.set_write_timeout(patience);
 }
 
 fn connection(session: &Session) -> Option<&Arc<Connection>> {
@@ -326,7 +353,8 @@ fn connection(session: &Session) -> Option<&Arc<Connection>> {
 
 /// Reads the request in the one form that routing and forwarding use, and decides about it.
 fn decide(request: &RequestHeader, connection: &Connection, exchange: &mut Exchange) -> Result<(), Refusal> {
-    let host = host(request).map_err(|fault| exchange.refuse(fault))?;
+    let limits = exchange.limits().ok_or(Refusal::Internal)?.request;
+    let host = request::check(request, &limits).map_err(|fault| exchange.refuse(fault))?;
     let view = RequestView {
         host: &host,
         path: request.uri.path(),
@@ -338,11 +366,4 @@ fn decide(request: &RequestHeader, connection: &Connection, exchange: &mut Excha
     exchange.route = decided.route;
     exchange.pool = Some(decided.pool?);
     Ok(())
-}
-
-/// What can still be wrong with a head, in either version: what HTTP/2 requests are made of is checked here alone.
-fn host(request: &RequestHeader) -> Result<String, Fault> {
-    request::check_framing(&request.headers)?;
-    check_path(request.uri.path())?;
-    request::host(request)
 }

@@ -11,6 +11,7 @@ mod handover;
 mod head;
 mod http1;
 mod http2;
+mod pace;
 mod request;
 mod response;
 
@@ -21,6 +22,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use pingora_timeout::fast_timeout::fast_timeout;
 
+use crate::config::ListenerLimits;
 use crate::fields::Fields;
 use crate::framing::chunks::Chunks;
 use crate::framing::head::Body;
@@ -37,6 +39,7 @@ use crate::upstream::HashInput;
 use carry::{Carried, Failure};
 use head::{Head, Parsed};
 use http1::Http1;
+use pace::Pace;
 use request::Asked;
 
 /// A gateway that stops leaves a connection open until nothing was asked on it for so long: who asks often has the next
@@ -46,13 +49,19 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// And one on which nothing was asked yet for so long: in TLS 1.2 a client far away takes a whole round trip until it can.
 const FIRST_WORD: Duration = Duration::from_secs(5);
 
-const LIMITS: Limits = Limits::DEFAULT;
-
 /// Serves admitted connections: ordinary requests itself, all others through Pingora.
 pub struct Relay {
     cell: Arc<Cell>,
     telemetry: Arc<Telemetry>,
     proxy: Arc<HttpProxy<Gateway>>,
+}
+
+/// What a client may, as its listener says now.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// How long its connection may be idle.
+    idle: Duration,
+    limits: ListenerLimits,
 }
 
 /// What to do with what a client sent.
@@ -103,7 +112,8 @@ impl Relay {
 
     /// Waits for the next request, and looks at it as soon as its head is there.
     async fn next(&self, client: &mut Http1, connection: &Arc<Connection>) -> Next {
-        let (idle, whole_head) = self.patience(connection);
+        let Some(Bounds { idle, limits }) = self.bounds(connection) else { return Next::End };
+        client.pace = Pace::new(&limits);
         let mut head_until = None;
         // Bytes in which there is no end of a head.
         let mut looked = 0;
@@ -122,13 +132,13 @@ impl Relay {
                 let inbox = &client.inbox;
                 // A head that comes byte by byte is not parsed as often.
                 let may_end = looked == 0
-                    || inbox.len() >= LIMITS.head
+                    || inbox.len() >= limits.request.head
                     || memchr::memchr(b'\n', &inbox[looked..]).is_some();
                 looked = inbox.len();
-                if may_end && let Some(next) = self.look(inbox, connection) {
+                if may_end && let Some(next) = self.look(inbox, &limits.request, connection) {
                     return next;
                 }
-                let until = *head_until.get_or_insert_with(|| Instant::now() + whole_head);
+                let until = *head_until.get_or_insert_with(|| Instant::now() + limits.request_header_timeout);
                 until.saturating_duration_since(Instant::now())
             };
             match fast_timeout(limit, client.fill(connection, progress)).await {
@@ -139,28 +149,27 @@ impl Relay {
         }
     }
 
-    /// How long a connection may be idle, and how long a head may take from its first byte to its last.
-    fn patience(&self, connection: &Connection) -> (Duration, Duration) {
+    /// `None`: a reload took its listener away.
+    fn bounds(&self, connection: &Connection) -> Option<Bounds> {
         let runtime = self.cell.load();
-        let Some(listener) = runtime.listeners.get(connection.listener) else {
-            return (Duration::ZERO, Duration::ZERO);
-        };
-        let limits = &listener.limits;
+        let limits = runtime.listeners.get(connection.listener)?.limits;
         let idle =
             if connection.requests() == 0 { limits.request_header_timeout } else { limits.keepalive_timeout };
-        (idle, limits.request_header_timeout)
+        Some(Bounds { idle, limits })
     }
 
     /// `None`: it is not all there.
-    fn look(&self, inbox: &[u8], connection: &Arc<Connection>) -> Option<Next> {
+    fn look(&self, inbox: &[u8], limits: &Limits, connection: &Arc<Connection>) -> Option<Next> {
         let mut room = head::room();
         match head::parse(inbox, &mut room) {
             Parsed::Partial => None,
-            Parsed::Other => look_closely(inbox, &LIMITS).unwrap_or_else(|fault| Some(Next::Refuse(fault))),
-            Parsed::Ordinary(head) => Some(
+            Parsed::Ordinary(head) if head.fits(limits) => Some(
                 self.prepare_http1(&head, inbox, connection)
                     .map_or(Next::HandOver(None), |carried| Next::Carry(Box::new(carried))),
             ),
+            Parsed::Other | Parsed::Ordinary(_) => {
+                look_closely(inbox, limits).unwrap_or_else(|fault| Some(Next::Refuse(fault)))
+            }
         }
     }
 
@@ -211,7 +220,9 @@ impl Relay {
             client.refuse(failure, carried).await;
             // What the client still sends must not cost it the answer.
             let is_sending = carried.missing > 0 || !client.inbox.is_empty();
-            carried.exchange.lingers(is_sending && !matches!(failure, Failure::ClientGone));
+            carried
+                .exchange
+                .lingers(is_sending && !matches!(failure, Failure::ClientGone | Failure::ClientDeaf));
         }
         let ended = carried.finish(client.status, client.sent, result.as_ref().err(), &self.telemetry);
         client.end_of_answer(ended);

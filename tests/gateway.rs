@@ -19,6 +19,8 @@ mod ending;
 mod fetching;
 #[path = "behaviour/forwarding.rs"]
 mod forwarding;
+#[path = "behaviour/frames.rs"]
+mod frames;
 #[path = "behaviour/handshake.rs"]
 mod handshake;
 #[path = "behaviour/operating.rs"]

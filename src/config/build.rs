@@ -8,6 +8,7 @@ mod routes;
 mod server;
 mod trust;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -170,6 +171,29 @@ impl Builder {
             self.problem(format!("{at}.limits.{name}"), "0 would refuse everybody", Some("1 or more"), None);
         }
         value.unwrap_or(default)
+    }
+
+    fn between<T: Copy + PartialOrd + std::fmt::Display>(
+        &mut self,
+        at: &str,
+        name: &str,
+        value: Option<T>,
+        default: T,
+        range: RangeInclusive<T>,
+    ) -> T {
+        match value {
+            Some(value) if !range.contains(&value) => {
+                let expected = format!("{} to {}", range.start(), range.end());
+                self.problem(
+                    format!("{at}.{name}"),
+                    format!("{value} is out of range"),
+                    Some(&expected),
+                    None,
+                );
+                default
+            }
+            value => value.unwrap_or(default),
+        }
     }
 
     fn at_most<T: Copy + PartialOrd + std::fmt::Display>(&mut self, at: &str, value: T, most: T) -> T {

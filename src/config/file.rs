@@ -173,6 +173,22 @@ pub struct LimitsFile {
     pub keepalive_timeout: Option<Span>,
     /// Default: 10s.
     pub request_header_timeout: Option<Span>,
+    /// Default: 60s.
+    pub body_timeout: Option<Span>,
+    /// Default: 250.
+    pub min_bytes_per_second: Option<u64>,
+    /// Of one HTTP/2 connection. Default: 100.
+    pub resets_per_second: Option<u32>,
+    /// Default: 65536.
+    pub max_head_bytes: Option<usize>,
+    /// Default: 128.
+    pub max_fields: Option<usize>,
+    /// Default: 8192.
+    pub max_target_bytes: Option<usize>,
+    /// Default: 1073741824.
+    pub max_body_bytes: Option<u64>,
+    /// Default: 8192.
+    pub max_trailer_bytes: Option<usize>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::source::ListPlace;
+use crate::framing;
 use crate::headers::{IdentityHeaderSpec, Prefix};
 use crate::route::{Accepts, ClientRule, IdentityKey, RequestRule};
 use crate::trust::TrustPolicy;
@@ -213,13 +214,21 @@ pub enum ClientAuthMode {
     Off,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
     pub handshake_timeout: Duration,
     pub handshakes_in_flight: usize,
     pub connections: usize,
     pub keepalive_timeout: Duration,
     pub request_header_timeout: Duration,
+    /// How long the next piece of a body may take, in either direction.
+    pub body_timeout: Duration,
+    /// What a body must come to on average, after that time.
+    pub min_bytes_per_second: u64,
+    /// Requests of one HTTP/2 connection that may be taken back.
+    pub resets_per_second: u32,
+    /// How much of each a request may have.
+    pub request: framing::Limits,
 }
 
 #[derive(Debug, Clone)]

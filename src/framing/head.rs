@@ -69,7 +69,7 @@ impl<'a> Lines<'a> {
 }
 
 struct RequestLine<'a> {
-    method: &'a [u8],
+    method: &'a str,
     target: &'a str,
     is_1_0: bool,
 }
@@ -96,6 +96,8 @@ impl<'a> RequestLine<'a> {
         if target.len() > limits.target {
             return Err(Fault::LongTarget);
         }
+        // A token is ASCII.
+        let method = std::str::from_utf8(method).map_err(|_| Fault::RequestLine)?;
         let target = std::str::from_utf8(target).map_err(|_| Fault::TargetCharacter)?;
         Ok(Self { method, target, is_1_0 })
     }
@@ -206,7 +208,7 @@ impl<'a> Fields<'a> {
         }
         if self.upgrade {
             let has_body = self.is_chunked || self.length.is_some_and(|length| length > 0);
-            if !self.names_upgrade || has_body || first.is_1_0 || first.method != b"GET" {
+            if !self.names_upgrade || has_body || first.is_1_0 || first.method != "GET" {
                 return Err(Fault::BadUpgrade);
             }
         }

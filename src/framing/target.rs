@@ -1,30 +1,37 @@
 //! The target of a request (RFC 9112, section 3.2): what it may be made of, and which paths have one reading only.
 
-use http::Method;
-
 use super::Fault;
 
 /// Whether the target is one of the forms that a request with `method` for `host` may have.
-pub(super) fn check_target(method: &[u8], target: &str, host: &[u8]) -> Result<(), Fault> {
-    if target == "*" {
-        return if method == Method::OPTIONS.as_str().as_bytes() { Ok(()) } else { Err(Fault::BadTarget) };
+pub(super) fn check_target(method: &str, target: &str, host: &[u8]) -> Result<(), Fault> {
+    match absolute(target) {
+        Some((authority, _)) if authority.as_bytes() != host => Err(Fault::SeveralHosts),
+        // It asks for the root.
+        Some((_, "")) => Ok(()),
+        Some((_, query)) if query.starts_with('?') => check_query(query),
+        Some((_, rest)) => check_relative(method, rest),
+        None => check_relative(method, target),
     }
-    let relative = match absolute(target) {
-        Some((authority, _)) if authority.as_bytes() != host => return Err(Fault::SeveralHosts),
-        Some((_, rest)) => rest,
-        None => target,
-    };
-    let path = path(relative);
-    // `http://host` asks for the root.
-    let is_root = path.is_empty() && relative.len() != target.len();
-    if !is_root && !path.starts_with('/') {
+}
+
+/// A path and maybe a query, or the `*` of OPTIONS.
+pub fn check_relative(method: &str, target: &str) -> Result<(), Fault> {
+    if target == "*" {
+        return if method == "OPTIONS" { Ok(()) } else { Err(Fault::BadTarget) };
+    }
+    let path = path(target);
+    if !path.starts_with('/') {
         return Err(Fault::BadTarget);
     }
-    let query = &relative.as_bytes()[path.len()..];
-    if !path.bytes().all(is_path_character) || !query.iter().copied().all(is_query_character) {
+    if !path.bytes().all(is_path_character) {
         return Err(Fault::TargetCharacter);
     }
-    if is_root { Ok(()) } else { check_path(path) }
+    check_query(&target[path.len()..])?;
+    check_path(path)
+}
+
+fn check_query(query: &str) -> Result<(), Fault> {
+    if query.bytes().all(is_query_character) { Ok(()) } else { Err(Fault::TargetCharacter) }
 }
 
 /// The authority of a target in absolute form, and what follows it.
@@ -118,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_target_has_one_of_four_forms() {
-        let check = |method: &str, target: &str| check_target(method.as_bytes(), target, b"a:1");
+        let check = |method: &str, target: &str| check_target(method, target, b"a:1");
         for target in [
             "/",
             "/a?b=c",

@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::Method;
 
 use super::refusal::Refusal;
+use crate::config::ListenerLimits;
 use crate::framing::Fault;
 use crate::listener::connection::Connection;
 use crate::runtime::Pinned;
@@ -77,6 +78,16 @@ impl Exchange {
         if let Some(connection) = &self.connection {
             connection.set_lingers(lingers);
         }
+    }
+
+    pub fn elapsed(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+
+    /// What its listener allows.
+    pub fn limits(&self) -> Option<&ListenerLimits> {
+        let listener = self.connection.as_ref()?.listener;
+        self.runtime.listeners.get(listener).map(|listener| &listener.limits)
     }
 
     /// Notes that the request cannot be read in one way.

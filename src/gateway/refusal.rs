@@ -20,6 +20,10 @@ pub enum Refusal {
     TargetTooLong,
     HeadTooLarge,
     BodyTooLarge,
+    /// Its body does not come.
+    TooSlow,
+    /// No request, but the end of an HTTP/2 connection.
+    Flood,
     /// No route allows it.
     NoRoute,
     /// Something is wrong with the client, and no route that accepts it matches.
@@ -47,6 +51,8 @@ impl Refusal {
             Self::TargetTooLong => "target_too_long",
             Self::HeadTooLarge => "head_too_large",
             Self::BodyTooLarge => "body_too_large",
+            Self::TooSlow => "too_slow",
+            Self::Flood => "flood",
             Self::NoRoute => "no_route",
             Self::Quarantined => "quarantined",
             Self::NotInTable => "not_in_table",
@@ -62,8 +68,11 @@ impl Refusal {
 
     pub fn status(self) -> u16 {
         match self {
+            // There is no stream to answer on.
+            Self::Flood => 0,
             Self::BadRequest => 400,
             Self::Connect => 405,
+            Self::TooSlow => 408,
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::Expectation => 417,
@@ -87,6 +96,8 @@ impl Refusal {
                 | Self::TargetTooLong
                 | Self::HeadTooLarge
                 | Self::BodyTooLarge
+                | Self::TooSlow
+                | Self::Flood
                 | Self::Internal
         )
     }
@@ -100,6 +111,7 @@ impl From<Fault> for Refusal {
             Fault::LongTarget => Self::TargetTooLong,
             Fault::LargeHead => Self::HeadTooLarge,
             Fault::LargeBody => Self::BodyTooLarge,
+            Fault::Resets | Fault::Flood | Fault::Abuse => Self::Flood,
             _ => Self::BadRequest,
         }
     }

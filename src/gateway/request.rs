@@ -3,10 +3,39 @@
 use http::{HeaderMap, Method, header};
 use pingora_http::RequestHeader;
 
-use crate::framing::{Fault, normal_host};
+use crate::framing::{Fault, Limits, check_relative, normal_host};
+
+/// What can be wrong with a head whatever the version of HTTP it came in, and its host. In HTTP/1.1 more can be, which
+/// [`crate::framing::head`] finds in the bytes.
+pub fn check(request: &RequestHeader, limits: &Limits) -> Result<String, Fault> {
+    if request.headers.len() > limits.fields {
+        return Err(Fault::LargeHead);
+    }
+    check_framing(&request.headers)?;
+    if request.uri.scheme_str().is_some_and(|scheme| scheme != "http" && scheme != "https") {
+        return Err(Fault::BadScheme);
+    }
+    let target = request.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    if target.len() > limits.target {
+        return Err(Fault::LongTarget);
+    }
+    check_relative(request.method.as_str(), target)?;
+    let mut expectations = request.headers.get_all(header::EXPECT).iter();
+    if expectations.next().is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        || expectations.next().is_some()
+    {
+        return Err(Fault::Expectation);
+    }
+    let length =
+        request.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > limits.body) {
+        return Err(Fault::LargeBody);
+    }
+    host(request)
+}
 
 /// The host of the request: lower case, without port and final dot (RFC 9110, sections 4.2.3 and 7.2).
-pub fn host(request: &RequestHeader) -> Result<String, Fault> {
+fn host(request: &RequestHeader) -> Result<String, Fault> {
     let mut hosts = request.headers.get_all(header::HOST).iter();
     let header = match hosts.next() {
         Some(value) => Some(value.to_str().map_err(|_| Fault::BadHost)?),

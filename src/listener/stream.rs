@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use openssl::ssl::SslRef;
@@ -21,7 +21,9 @@ use tokio_openssl::SslStream;
 
 use super::connection::{Connection, Progress};
 use super::outlet::Outlet;
+use crate::framing::Fault;
 use crate::framing::chunks::Chunks;
+use crate::framing::frames::Frames;
 
 /// How long a client may take to receive our close_notify before the socket is simply closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,8 +42,7 @@ pub struct ClientStream {
     handshake: Duration,
     /// Bytes that were read and given back.
     unread: Vec<u8>,
-    /// A body in chunks that somebody else reads.
-    watched: Option<Box<Chunks>>,
+    watched: Watched,
     /// What is to be written, until it fills a TLS record or is flushed; only where the writer says when.
     gathered: Option<Vec<u8>>,
 }
@@ -59,9 +60,35 @@ impl ClientStream {
             established: SystemTime::now(),
             handshake,
             unread: Vec::new(),
-            watched: None,
+            watched: Watched::Nothing,
             gathered: None,
         })
+    }
+}
+
+/// What a client sends that somebody else reads.
+#[derive(Default)]
+pub enum Watched {
+    #[default]
+    Nothing,
+    /// A body in chunks.
+    Body(Box<Chunks>),
+    Frames(Box<Frames>),
+}
+
+impl Watched {
+    fn watch(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Body(body) => body.watch(bytes),
+            Self::Frames(frames) => frames.watch(bytes, Instant::now),
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        if let Self::Frames(frames) = self {
+            frames.sent(bytes);
+        }
     }
 }
 
@@ -80,7 +107,9 @@ impl ClientStream {
     fn poll_write_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(gathered) = &mut self.gathered else { return Poll::Ready(Ok(())) };
         while !gathered.is_empty() {
-            match ready!(Pin::new(&mut self.tls).poll_write(cx, gathered))? {
+            let written = ready!(Pin::new(&mut self.tls).poll_write(cx, gathered))?;
+            self.watched.sent(written);
+            match written {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written if written == gathered.len() => *gathered = Vec::new(),
                 written => drop(gathered.drain(..written)),
@@ -99,9 +128,9 @@ impl ClientStream {
         self.connection.progress() > Progress::Open
     }
 
-    /// From now on, what is read from the client must go on with this body. `None`: it may be anything.
-    pub fn watch(&mut self, body: Option<Chunks>) {
-        self.watched = body.map(Box::new);
+    /// From now on, what is read from the client must be this.
+    pub fn watch(&mut self, watched: Watched) {
+        self.watched = watched;
     }
 
     /// Gives bytes back, which are the next ones to be read.
@@ -139,13 +168,15 @@ impl AsyncRead for ClientStream {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.tls).poll_read(cx, buf))?;
-        if let Some(body) = &mut self.watched
-            && let Err(fault) = body.watch(&buf.filled()[before..])
-        {
+        if let Err(fault) = self.watched.watch(&buf.filled()[before..]) {
             // Not a byte of it is for whoever reads.
             buf.set_filled(before);
             self.connection.set_fault(fault);
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            return match self.watched {
+                // Whoever serves the connection looks for the fault next, and says goodbye.
+                Watched::Frames(_) => Poll::Pending,
+                Watched::Nothing | Watched::Body(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            };
         }
         Poll::Ready(Ok(()))
     }
@@ -162,7 +193,9 @@ impl AsyncWrite for ClientStream {
             }
             Some(_) => {
                 ready!(self.poll_write_gathered(cx))?;
-                Pin::new(&mut self.tls).poll_write(cx, buf)
+                let written = ready!(Pin::new(&mut self.tls).poll_write(cx, buf))?;
+                self.watched.sent(written);
+                Poll::Ready(Ok(written))
             }
         }
     }

@@ -45,6 +45,8 @@ pub(super) enum Failure {
     ClientGone,
     #[error("the client sends its request too slowly")]
     ClientSlow,
+    #[error("the client receives its answer too slowly")]
+    ClientDeaf,
     /// Nothing was sent to the client yet.
     #[error("{}", .0.as_str())]
     Refused(Refusal),
@@ -101,14 +103,14 @@ impl Carried {
     ) -> Instant {
         match failure {
             Some(Failure::Refused(refusal)) => self.exchange.refusal = Some(*refusal),
-            Some(Failure::ClientSlow) => self.exchange.refusal = Some(Refusal::BadRequest),
+            Some(Failure::ClientSlow) => self.exchange.refusal = Some(Refusal::TooSlow),
             Some(Failure::BrokenOff) => {
                 self.exchange.failed(Refusal::UpstreamFailed);
             }
             Some(Failure::OutOfTime) => {
                 self.exchange.failed(Refusal::UpstreamTimeout);
             }
-            Some(Failure::ClientGone) | None => {}
+            Some(Failure::ClientGone | Failure::ClientDeaf) | None => {}
         }
         let outcome = Outcome {
             method: &self.method,

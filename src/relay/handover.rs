@@ -14,7 +14,7 @@ use crate::framing::{Fault, path};
 use crate::gateway::exchange::{Exchange, Outcome};
 use crate::gateway::refusal::{Page, Refusal};
 use crate::listener::connection::Connection;
-use crate::listener::stream::ClientStream;
+use crate::listener::stream::{ClientStream, Watched};
 
 /// As much of a request as can be told of one that nobody could read.
 pub(super) struct Unread {
@@ -57,12 +57,12 @@ impl Relay {
         connection: &Arc<Connection>,
         shutdown: &ShutdownWatch,
     ) -> Option<ClientStream> {
-        let (idle, _) = self.patience(connection);
+        let idle = self.bounds(connection)?.idle;
         let (before, unread) = (connection.requests(), Unread::of(&client.inbox));
         // Until our filters see it, each end is a refusal.
         connection.set_lingers(true);
         let mut stream = client.into_stream();
-        stream.watch(body);
+        stream.watch(body.map_or(Watched::Nothing, |body| Watched::Body(Box::new(body))));
         let mut session = ServerSession::new_http1(Box::new(stream));
         session.set_keepalive(Some(idle.as_secs().max(1)));
         let served = self.proxy.process_new_http(session, shutdown).await;
@@ -71,7 +71,7 @@ impl Relay {
         }
         let (stream, _) = served?.consume();
         let mut stream = stream.into_any().downcast::<ClientStream>().ok()?;
-        stream.watch(None);
+        stream.watch(Watched::Nothing);
         Some(*stream)
     }
 

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use http::Method;
 use httparse::{Header, Request, Status};
 
-use crate::framing::{check_path, path};
+use crate::framing::{Limits, check_path, path};
 
 /// Fields of a request that is ordinary.
 pub(super) const MOST_FIELDS: usize = 64;
@@ -34,6 +34,16 @@ pub(super) struct Head<'a> {
     pub(super) is_last: bool,
     /// Bytes of the head itself.
     pub(super) len: usize,
+}
+
+impl Head<'_> {
+    /// Whether the listener allows as much.
+    pub(super) fn fits(&self, limits: &Limits) -> bool {
+        self.len <= limits.head
+            && self.fields.len() <= limits.fields
+            && self.target.len() <= limits.target
+            && self.body as u64 <= limits.body
+    }
 }
 
 pub(super) enum Parsed<'a> {

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::Method;
@@ -14,6 +14,7 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::carry::{Carried, Downstream, Failure};
+use super::pace::Pace;
 use super::request::line;
 use super::response::Response;
 use crate::gateway::refusal::{Page, Refusal};
@@ -29,9 +30,6 @@ const MOST_AHEAD: usize = 64 * 1024;
 /// How much of an answer gathers before it is sent.
 const GATHER: usize = 16 * 1024;
 
-/// How long a client may take for the next piece of a request's body, or to receive what is sent to it.
-const PIECE: Duration = Duration::from_secs(60);
-
 thread_local! {
     /// Where bytes land first: a connection that waits holds no buffer.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
@@ -44,6 +42,7 @@ pub(super) struct Http1 {
     /// What came and was not yet used.
     pub(super) inbox: Vec<u8>,
     outbox: Vec<u8>,
+    pub(super) pace: Pace,
     /// No further request is read.
     pub(super) is_last: bool,
     /// The answer's body goes in chunks, because its length is not known.
@@ -62,6 +61,7 @@ impl Http1 {
     pub(super) fn new(stream: ClientStream, quiet_since: Instant) -> Self {
         Self {
             stream,
+            pace: Pace::default(),
             inbox: Vec::new(),
             outbox: Vec::new(),
             is_last: false,
@@ -108,8 +108,13 @@ impl Http1 {
     /// Moves the request out of the inbox, and the rest of its body as it comes.
     pub(super) async fn take_body(&mut self, carried: &mut Carried) -> Result<(), Failure> {
         self.consume(carried.taken);
+        if carried.missing == 0 {
+            return Ok(());
+        }
+        let started = Instant::now();
         while carried.missing > 0 {
-            let limit = carried.limit(PIECE).map_err(|_| Failure::ClientSlow)?;
+            let limit = self.pace.next(started, (carried.body - carried.missing) as u64)?;
+            let limit = carried.limit(limit).map_err(|_| Failure::ClientSlow)?;
             match fast_timeout(limit, poll_fn(|cx| self.poll_fill(cx))).await {
                 Ok(Ok(1..)) => {}
                 Ok(_) => return Err(Failure::ClientGone),
@@ -137,8 +142,8 @@ impl Http1 {
         self.is_last = true;
         let refusal = match failure {
             Failure::Refused(refusal) => *refusal,
-            Failure::ClientSlow => Refusal::BadRequest,
-            Failure::ClientGone | Failure::BrokenOff | Failure::OutOfTime => return,
+            Failure::ClientSlow => Refusal::TooSlow,
+            Failure::ClientGone | Failure::ClientDeaf | Failure::BrokenOff | Failure::OutOfTime => return,
         };
         if self.status == 0 {
             self.say(&Page::new(refusal, &carried.exchange.request_id()), &carried.method).await;
@@ -273,10 +278,22 @@ impl Downstream for Http1 {
         }
         let mut written = 0;
         while written < self.outbox.len() {
-            let write = poll_fn(|cx| Pin::new(&mut self.stream).poll_write(cx, &self.outbox[written..]));
-            match fast_timeout(PIECE, write).await {
+            // The clock is asked only where the client makes us wait.
+            let mut waits = None;
+            let write = poll_fn(|cx| {
+                let write = Pin::new(&mut self.stream).poll_write(cx, &self.outbox[written..]);
+                if write.is_pending() {
+                    waits.get_or_insert_with(Instant::now);
+                }
+                write
+            });
+            match fast_timeout(self.pace.piece(), write).await {
                 Ok(Ok(len @ 1..)) => written += len,
-                _ => return Err(Failure::ClientGone),
+                Ok(_) => return Err(Failure::ClientGone),
+                Err(_) => return Err(Failure::ClientDeaf),
+            }
+            if let Some(since) = waits {
+                self.pace.waited(since, self.sent)?;
             }
         }
         // An idle connection holds no buffer.

@@ -8,13 +8,16 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
-use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
+use pingora_core::protocols::http::v2::server::{
+    H2Accept, H2Options, HttpSession, default_h2_options, handshake,
+};
 use pingora_core::protocols::{Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest};
 use pingora_core::server::ShutdownWatch;
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -24,24 +27,30 @@ use tokio::sync::Notify;
 use super::carry::{self, Carried, Downstream, Failure};
 use super::handover::Unread;
 use super::head::{LARGEST_BODY, is_plain_target};
+use super::pace::Pace;
 use super::request::Asked;
 use super::response::Response;
-use super::{FIRST_WORD, Relay};
+use super::{Bounds, FIRST_WORD, Relay};
+use crate::config::ListenerLimits;
 use crate::fields::{Fields, text};
-use crate::framing::Fault;
+use crate::framing::frames::Frames;
+use crate::framing::{Fault, Limits};
 use crate::gateway::refusal::{Page, Refusal};
 use crate::gateway::request::check_framing;
 use crate::listener::connection::{Connection, Progress};
-use crate::listener::stream::ClientStream;
+use crate::listener::stream::{ClientStream, Watched};
 
 /// Requests that are no HTTP. A client that sends more of them is not worth its connection.
 const MOST_MALFORMED: usize = 32;
 
+/// Streams that a client may break so that we must reset them, on one connection.
+const MOST_BROKEN: usize = 100;
+
+/// How long a client may take to hear why its connection ends.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Bytes of a body's last piece that are small.
 const SMALL: usize = 16 * 1024;
-
-/// How long a client may take for the next piece of a request's body, or to make room for one of its answer.
-const PIECE: Duration = Duration::from_secs(60);
 
 impl Relay {
     /// One HTTP/2 connection, to its end.
@@ -58,16 +67,17 @@ impl Relay {
             socket_digest: stream.get_socket_digest(),
         });
         let mut stream = stream;
+        let Some(Bounds { idle: first_request, limits }) = self.bounds(connection) else { return };
         stream.gather();
-        let (first_request, _) = self.patience(connection);
-        let preface = handshake(Box::new(stream), Some(default_h2_options()));
+        stream.watch(Watched::Frames(Box::new(Frames::new(limits.resets_per_second, Instant::now()))));
+        let preface = handshake(Box::new(stream), Some(options(&limits)));
         let Ok(Ok(mut http2)) = fast_timeout(first_request, preface).await else { return };
         let open = Arc::new(Open::default());
         let (mut malformed, mut farewell) = (0, Farewell::NotYet);
         // A client that has only just shaken hands is about to ask.
         let mut may_end = false;
         while malformed < MOST_MALFORMED {
-            let (idle, _) = self.patience(connection);
+            let Some(Bounds { idle, limits }) = self.bounds(connection) else { return };
             let (known, idle) = match farewell {
                 Farewell::NotYet => (Progress::Open, idle),
                 Farewell::Due => (Progress::Retiring, idle.min(FIRST_WORD)),
@@ -81,6 +91,9 @@ impl Relay {
                     if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
                         return Poll::Ready(Next::Accepted(accepted));
                     }
+                    if let Some(fault) = connection.fault() {
+                        return Poll::Ready(Next::Flood(fault));
+                    }
                     if connection.poll_progress(cx, known).is_ready() {
                         return Poll::Ready(Next::Ending);
                     }
@@ -91,14 +104,24 @@ impl Relay {
             match next {
                 Next::Accepted(Ok(Some(H2Accept::Session(session)))) => {
                     may_end = true;
-                    self.serve_stream(session, OpenRequest::new(&open), connection, shutdown);
+                    self.serve_stream(session, &limits, OpenRequest::new(&open), connection, shutdown);
                 }
                 Next::Accepted(Ok(Some(H2Accept::Rejected))) => {
                     malformed += 1;
                     self.refused_unread(connection, &Unread::nothing(), Refusal::BadRequest, None);
                 }
+                Next::Flood(fault) => {
+                    self.refused_unread(connection, &Unread::nothing(), fault.into(), Some(fault));
+                    break;
+                }
                 Next::Ending => farewell = Farewell::Due,
                 Next::Idle if farewell == Farewell::Due => may_end = true,
+                Next::Accepted(Err(error)) if is_abuse(&error) => {
+                    // The library has said goodbye.
+                    self.refused_unread(connection, &Unread::nothing(), Refusal::Flood, Some(Fault::Abuse));
+                    connection.set_lingers(true);
+                    return;
+                }
                 // The client closed, or spoke no HTTP/2, or nobody waits for anything: the socket is simply closed.
                 Next::Accepted(Ok(None) | Err(_)) | Next::Idle => {
                     // But the last answer may still be on its way, and the client sends frames about it.
@@ -112,20 +135,28 @@ impl Relay {
                 http2.graceful_shutdown();
             }
         }
-        log::debug!("connection {:016x} sent {malformed} malformed requests", connection.id.0);
+        http2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+        connection.set_lingers(true);
+        // Nothing more is read. A client that does not read either is not waited for.
+        let _ = fast_timeout(GOODBYE, poll_fn(|cx| http2.poll_closed(cx))).await;
     }
 
     /// Serves one request on a task of its own. What the task holds is boxed once: a task is copied when it is spawned.
     fn serve_stream(
         self: &Arc<Self>,
         session: HttpSession,
+        limits: &ListenerLimits,
         request: OpenRequest,
         connection: &Arc<Connection>,
         shutdown: &ShutdownWatch,
     ) {
         let relay = self.clone();
-        if let Some(carried) = self.prepare_http2(&session, connection) {
-            let mut stream = Box::new((Http2 { session, has_ended: false, sent: 0 }, carried, request));
+        if let Some(carried) = self.prepare_http2(&session, &limits.request, connection) {
+            let mut stream = Box::new((
+                Http2 { session, pace: Pace::new(limits), has_ended: false, sent: 0 },
+                carried,
+                request,
+            ));
             tokio::spawn(async move {
                 let (client, carried, _open) = &mut *stream;
                 relay.carry_http2(client, carried).await;
@@ -142,16 +173,22 @@ impl Relay {
         }
     }
 
-    fn prepare_http2(&self, session: &HttpSession, connection: &Arc<Connection>) -> Option<Carried> {
+    fn prepare_http2(
+        &self,
+        session: &HttpSession,
+        limits: &Limits,
+        connection: &Arc<Connection>,
+    ) -> Option<Carried> {
         let request = session.req_header();
         let target = request.uri.path_and_query()?.as_str();
-        if !is_ordinary(request) || !is_plain_target(target) {
+        let fits = request.headers.len() <= limits.fields && target.len() <= limits.target;
+        if !fits || !is_ordinary(request) || !is_plain_target(target) {
             return None;
         }
         let fields = Fields::Map(&request.headers);
         let asked = Asked { method: &request.method, target, host: host(request)?, fields };
         // What follows counts the request: then it is ours.
-        let body = body(session)?;
+        let body = body(session).filter(|body| *body as u64 <= limits.body)?;
         let mut carried = self.prepare(&asked, connection)?;
         carried.body = body;
         carried.missing = carried.body;
@@ -171,8 +208,24 @@ impl Relay {
     }
 }
 
+/// Pingora's, and tighter where the library is generous.
+fn options(limits: &ListenerLimits) -> H2Options {
+    let mut options = default_h2_options();
+    options.max_header_list_size(limits.request.head as u32);
+    options.max_local_error_reset_streams(Some(MOST_BROKEN));
+    options
+}
+
+/// Whether the library would have no more of it.
+fn is_abuse(error: &pingora_core::Error) -> bool {
+    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| cause.is_library() && cause.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
 enum Next {
     Accepted(pingora_core::Result<Option<H2Accept>>),
+    /// The client keeps us busy with frames that ask for nothing.
+    Flood(Fault),
     Ending,
     Idle,
 }
@@ -232,7 +285,12 @@ fn is_ordinary(request: &RequestHeader) -> bool {
             | Method::DELETE
             | Method::OPTIONS
     );
-    is_known && !request.headers.contains_key(header::EXPECT) && check_framing(&request.headers).is_ok()
+    let is_http =
+        request.uri.scheme().is_none_or(|scheme| *scheme == Scheme::HTTPS || *scheme == Scheme::HTTP);
+    is_known
+        && is_http
+        && !request.headers.contains_key(header::EXPECT)
+        && check_framing(&request.headers).is_ok()
 }
 
 /// As the client wrote it; `None` where it wrote two, or none.
@@ -258,6 +316,7 @@ fn body(session: &HttpSession) -> Option<usize> {
 /// A client's stream.
 struct Http2 {
     session: HttpSession,
+    pace: Pace,
     has_ended: bool,
     /// Bytes of the answer's body.
     sent: u64,
@@ -265,8 +324,13 @@ struct Http2 {
 
 impl Http2 {
     async fn take_body(&mut self, carried: &mut Carried) -> Result<(), Failure> {
+        if carried.missing == 0 {
+            return Ok(());
+        }
+        let started = Instant::now();
         while carried.missing > 0 {
-            let limit = carried.limit(PIECE).map_err(|_| Failure::ClientSlow)?;
+            let limit = self.pace.next(started, (carried.body - carried.missing) as u64)?;
+            let limit = carried.limit(limit).map_err(|_| Failure::ClientSlow)?;
             let piece = match fast_timeout(limit, self.session.read_body_bytes()).await {
                 Ok(Ok(Some(piece))) => piece,
                 Ok(_) => return Err(Failure::ClientGone),
@@ -282,8 +346,10 @@ impl Http2 {
     async fn refuse(&mut self, failure: &Failure, carried: &Carried) {
         let refusal = match failure {
             Failure::Refused(refusal) => *refusal,
-            Failure::ClientSlow => Refusal::BadRequest,
-            Failure::ClientGone | Failure::BrokenOff | Failure::OutOfTime => return self.session.shutdown(),
+            Failure::ClientSlow => Refusal::TooSlow,
+            Failure::ClientGone | Failure::ClientDeaf | Failure::BrokenOff | Failure::OutOfTime => {
+                return self.session.shutdown();
+            }
         };
         if self.session.response_written().is_some() {
             return self.session.shutdown();
@@ -326,9 +392,11 @@ impl Downstream for Http2 {
         {
             return writer.send_data(piece, true).map_err(|_| Failure::ClientGone);
         }
-        match fast_timeout(PIECE, self.session.write_body(piece, is_last)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(Failure::ClientGone),
+        let since = Instant::now();
+        match fast_timeout(self.pace.piece(), self.session.write_body(piece, is_last)).await {
+            Ok(Ok(())) => self.pace.waited(since, self.sent),
+            Ok(Err(_)) => Err(Failure::ClientGone),
+            Err(_) => Err(Failure::ClientDeaf),
         }
     }
 

@@ -69,7 +69,9 @@ fn is_left_out(name: &str, identity: &IdentityHeaders) -> bool {
         4 => name.eq_ignore_ascii_case("host"),
         7 => name.eq_ignore_ascii_case("trailer") || name.eq_ignore_ascii_case("upgrade"),
         10 => name.eq_ignore_ascii_case("connection") || name.eq_ignore_ascii_case("keep-alive"),
-        14 => name.eq_ignore_ascii_case("http2-settings"),
+        // Of HTTP/2 requests: in HTTP/1.1 they make a request other than ordinary.
+        14 => name.eq_ignore_ascii_case("http2-settings") || name.eq_ignore_ascii_case("content_length"),
+        17 => name.eq_ignore_ascii_case("transfer_encoding"),
         16 => name.eq_ignore_ascii_case("proxy-connection"),
         18 => name.eq_ignore_ascii_case("proxy-authenticate"),
         19 => name.eq_ignore_ascii_case("proxy-authorization"),

@@ -362,7 +362,7 @@ impl Loader<'_> {
             name: listener.name.clone(),
             address: listener.address.clone(),
             mode: listener.client_auth.mode,
-            limits: listener.limits.clone(),
+            limits: listener.limits,
             ticket_lifetime: listener.tls.ticket_lifetime.as_secs() as i64,
             contexts,
             trust,

@@ -277,8 +277,8 @@ fn a_body_that_trickles_ends_with_the_requests_time() {
         client.send("x");
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    assert_eq!(client.answer().map(|answer| answer.status), Some(400));
-    gateway.logged(&["/slow", "bad_request", "the client sends its request too slowly"]);
+    assert_eq!(client.answer().map(|answer| answer.status), Some(408));
+    gateway.logged(&["/slow", "too_slow", "the client sends its request too slowly"]);
     assert!(origin.requests().is_empty());
 }
 

@@ -239,3 +239,131 @@ fn chunks_with_two_readings_that_come_later_end_the_request_unfinished() {
         assert!(seen.ends_with("4\r\ngood\r\n"), "{chunk:?} {seen:?}");
     }
 }
+
+/// A site whose listener has these limits, and what its origin was asked.
+fn limited(limits: &str, origin: &str, extra: &[(&str, &str)]) -> Site {
+    let site = Site::new();
+    let listeners = format!(
+        "[{{ name: edge, address: \"127.0.0.1:PORT\", tls: {{ certificates: [{{ chain: server.crt, key: server.key }}] }}, \
+         client_auth: {{ mode: require, trust: [fleet] }}, limits: {{ {limits} }} }}]"
+    );
+    site.configure(origin, &[&[("listeners", &*listeners)], extra].concat());
+    site
+}
+
+#[test]
+fn a_listener_says_how_large_a_request_may_be_in_either_version() {
+    let origin = Scripted::saying(EMPTY);
+    let site = limited(
+        "max_head_bytes: 2048, max_fields: 16, max_target_bytes: 64, max_body_bytes: 100",
+        &origin.address,
+        &[],
+    );
+    let _gateway = site.start();
+    let long = format!("/{}", "x".repeat(64));
+    let field = format!("X-A: {}", "x".repeat(2100));
+    let many: Vec<String> = (0..16).map(|number| format!("X-{number}: a")).collect();
+    let body = "x".repeat(101);
+    for version in ["--http1.1", "--http2"] {
+        let ask = |arguments: &[&str], path: &str| {
+            site.curl(Some("sensor-1"), &[&[version, "-H", "Expect:"], arguments].concat(), path).status
+        };
+        assert_eq!(ask(&[], "/fits"), 200, "{version}");
+        assert_eq!(ask(&["--data", &body[..100]], "/fits"), 200, "{version}");
+        assert_eq!(ask(&[], &long), 414, "{version}");
+        assert_eq!(ask(&["-H", &field], "/"), 431, "{version}");
+        let many: Vec<&str> = many.iter().flat_map(|field| ["-H", field]).collect();
+        assert_eq!(ask(&many, "/"), 431, "{version}");
+        assert_eq!(ask(&["--data", &body], "/"), 413, "{version}");
+        // Of a length that nobody says.
+        let file = site.path().join("body");
+        std::fs::write(&file, &body).unwrap();
+        let chunked =
+            ["-T", file.to_str().unwrap(), "-H", "Transfer-Encoding: chunked", "-H", "Content-Length:"];
+        assert_eq!(ask(&chunked[..if version == "--http2" { 2 } else { 4 }], "/chunked"), 413, "{version}");
+    }
+    let whole = origin.requests();
+    assert!(whole.iter().all(|request| request.contains(" /fits ")), "{whole:?}");
+}
+
+#[test]
+fn a_body_that_trickles_is_ended_by_the_listeners_rate() {
+    let origin = Scripted::saying(EMPTY);
+    let site = limited("body_timeout: 1s, min_bytes_per_second: 1000", &origin.address, &[]);
+    let gateway = site.start();
+    for (path, length) in [("/small", 10_000), ("/large", 1_000_000)] {
+        let mut client = site.wire("sensor-1");
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"));
+        let began = std::time::Instant::now();
+        let mut status = None;
+        client.tls.get_ref().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        while status.is_none() && began.elapsed() < Duration::from_secs(8) {
+            client.send("x");
+            status = client.answer().map(|answer| answer.status);
+        }
+        assert_eq!(status, Some(408), "{path}");
+        gateway.logged(&["\"kind\":\"request\"", path, "too_slow"]);
+    }
+    // One that is fast enough, though it takes longer than that time.
+    let mut client = site.wire("sensor-1");
+    client.send("POST /fast HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n\r\n");
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(200));
+        client.send("x".repeat(2000));
+    }
+    assert_eq!(client.answer().map(|answer| answer.status), Some(200));
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_frees_the_endpoint() {
+    for is_ordinary in [true, false] {
+        let (say, heard) = channel();
+        let say = Mutex::new(say);
+        let origin = Scripted::start(move |mut call| {
+            call.request();
+            call.say("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+            let piece = vec![b'x'; 1 << 16];
+            while std::io::Write::write_all(&mut call.tcp, &piece).is_ok() {}
+            let _ = say.lock().unwrap().send(());
+        });
+        // A method that is not ordinary takes Pingora's way.
+        let method = if is_ordinary { "GET" } else { "PROPFIND" };
+        let site = limited("body_timeout: 1s", &origin.address, &[]);
+        let _gateway = site.start();
+        let mut deaf = site.wire("sensor-1");
+        deaf.send(format!("{method} / HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        heard.recv_timeout(Duration::from_secs(15)).unwrap();
+    }
+}
+
+#[test]
+fn limits_that_nobody_could_keep_are_refused() {
+    let origin = Scripted::saying(EMPTY);
+    let site = limited(
+        "max_head_bytes: 100, max_fields: 1000, max_target_bytes: 1, max_body_bytes: 0, min_bytes_per_second: 0, \
+         resets_per_second: 0, max_trailer_bytes: 99999999",
+        &origin.address,
+        &[],
+    );
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["check", "-c", "gateway.yaml"])
+        .current_dir(site.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    for key in [
+        "max_head_bytes",
+        "max_fields",
+        "max_target_bytes",
+        "max_body_bytes",
+        "min_bytes_per_second",
+        "resets_per_second",
+        "max_trailer_bytes",
+    ] {
+        assert!(
+            text.contains(&format!("listeners[0].limits.{key}: ")) && text.contains("expected: "),
+            "{text}"
+        );
+    }
+}

@@ -1,5 +1,6 @@
 //! A gateway of its own for each test: the real binary on loopback, with certificates minted for the run.
 
+pub mod frames;
 pub mod ocsp;
 pub mod open;
 pub mod publisher;

@@ -112,7 +112,7 @@ impl OpenHttp2 {
     }
 }
 
-fn connector(site: &Site, client: Option<&str>, protocols: &[u8]) -> SslConnector {
+pub fn connector(site: &Site, client: Option<&str>, protocols: &[u8]) -> SslConnector {
     builder(site, client, protocols).build()
 }
 

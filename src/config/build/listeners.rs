@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::file::{
-    CertificateFile, ListenerFile, ModeFile, OcspFile, ProtocolFile, ServerCertificateFile,
+    CertificateFile, LimitsFile, ListenerFile, ModeFile, OcspFile, ProtocolFile, ServerCertificateFile,
 };
 use super::super::scalar::Span;
 use super::super::types::{
@@ -14,6 +14,7 @@ use super::super::types::{
 };
 use super::lists::FETCH_TIMEOUT;
 use super::{Builder, quoted};
+use crate::framing::Limits;
 
 /// In place of the URL of an OCSP responder.
 const FROM_CERTIFICATE: &str = "from_certificate";
@@ -48,7 +49,6 @@ impl Builder {
         let (tls13_ciphers, ciphers) = self.ciphers(&format!("{at}.tls.ciphers"), file.tls.ciphers);
         let groups = file.tls.groups;
         let client_auth = self.client_auth(at, file.client_auth.mode, &file.client_auth.trust);
-        let limits = file.limits;
         let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
         Some(ListenerConfig {
             name: file.name.unwrap_or_else(|| format!("listener-{}", index + 1)).into(),
@@ -69,19 +69,55 @@ impl Builder {
                 send_ca_names: file.client_auth.send_ca_names.unwrap_or(true),
                 ..client_auth?
             },
-            limits: ListenerLimits {
-                handshake_timeout: span(limits.handshake_timeout, Duration::from_secs(5)),
-                handshakes_in_flight: self.positive(
-                    at,
-                    "handshakes_in_flight",
-                    limits.handshakes_in_flight,
-                    1024,
-                ),
-                connections: self.positive(at, "connections", limits.connections, 100_000),
-                keepalive_timeout: span(limits.keepalive_timeout, Duration::from_secs(60)),
-                request_header_timeout: span(limits.request_header_timeout, Duration::from_secs(10)),
-            },
+            limits: self.limits(&format!("{at}.limits"), at, &file.limits),
         })
+    }
+
+    fn limits(&mut self, key: &str, at: &str, file: &LimitsFile) -> ListenerLimits {
+        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
+        ListenerLimits {
+            handshake_timeout: span(file.handshake_timeout, Duration::from_secs(5)),
+            handshakes_in_flight: self.positive(at, "handshakes_in_flight", file.handshakes_in_flight, 1024),
+            connections: self.positive(at, "connections", file.connections, 100_000),
+            keepalive_timeout: span(file.keepalive_timeout, Duration::from_secs(60)),
+            request_header_timeout: span(file.request_header_timeout, Duration::from_secs(10)),
+            body_timeout: span(file.body_timeout, Duration::from_secs(60)),
+            min_bytes_per_second: self.between(
+                key,
+                "min_bytes_per_second",
+                file.min_bytes_per_second,
+                250,
+                1..=1 << 30,
+            ),
+            resets_per_second: self.between(
+                key,
+                "resets_per_second",
+                file.resets_per_second,
+                100,
+                1..=1_000_000,
+            ),
+            request: self.request_limits(key, file),
+        }
+    }
+
+    /// What is allowed at most is what everybody who reads the request can take.
+    fn request_limits(&mut self, key: &str, file: &LimitsFile) -> Limits {
+        let default = Limits::DEFAULT;
+        let head = self.between(key, "max_head_bytes", file.max_head_bytes, default.head, 1024..=1 << 19);
+        let target = default.target.min(head / 2);
+        Limits {
+            head,
+            fields: self.between(key, "max_fields", file.max_fields, default.fields, 16..=250),
+            target: self.between(key, "max_target_bytes", file.max_target_bytes, target, 64..=head),
+            body: self.between(key, "max_body_bytes", file.max_body_bytes, default.body, 1..=1 << 50),
+            trailers: self.between(
+                key,
+                "max_trailer_bytes",
+                file.max_trailer_bytes,
+                default.trailers,
+                1..=1 << 15,
+            ),
+        }
     }
 
     fn listen_address(&mut self, at: &str, text: &str) -> Option<ListenAddress> {
