@@ -106,7 +106,7 @@ lisners: 1
     hint: did you mean `listeners`?
   version: this version is not known
     expected: `version: 1`
-  listeners[0].tls.minimum_versoin: unknown field `minimum_versoin`, expected one of `certificates`, `minimum_version`, `maximum_version`, `ciphers`, `groups`, `session_tickets`, `ticket_lifetime`
+  listeners[0].tls.minimum_versoin: unknown field `minimum_versoin`, expected one of `certificates`, `minimum_version`, `maximum_version`, `ciphers`, `groups`, `session_tickets`, `ticket_lifetime`, `ticket_keys`
     hint: did you mean `minimum_version`?
   listeners[1].address: `somewhere` is not an address
     expected: an IP address with a port, such as `0.0.0.0:8443` or `[::]:8443`, or `systemd:NAME`

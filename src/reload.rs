@@ -183,6 +183,7 @@ impl Reloader {
             log::warn!("{warning}");
         }
         self.telemetry.follow(&runtime.config.logging);
+        runtime.take_effect();
         self.cell.store(runtime);
         let (in_force, lag) = (Instant::now(), changed.elapsed());
         // Files that are right do not mend a configuration that is wrong, nor lists other files.

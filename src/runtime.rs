@@ -3,6 +3,7 @@
 mod blocking;
 mod cell;
 mod load;
+mod tickets;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,12 +18,12 @@ use crate::headers::{Forwarding, IdentityHeaders};
 use crate::listener::contexts::ServerContexts;
 use crate::route::RouteTable;
 use crate::telemetry::{ListenerMetrics, Metrics, RouteMetrics};
-use crate::tls::TicketKeys;
 use crate::trust::{TrustDomain, TrustSet};
 use crate::upstream::Pools;
 
 pub use cell::{Cell, Pinned};
 pub use load::Renewed;
+pub use tickets::ListenerTickets;
 
 /// One configuration in force.
 #[derive(Clone)]
@@ -83,8 +84,7 @@ pub struct ListenerRuntime {
     pub address: ListenAddress,
     pub mode: ClientAuthMode,
     pub limits: ListenerLimits,
-    /// Seconds, from the full handshake.
-    pub ticket_lifetime: i64,
+    pub tickets: ListenerTickets,
     pub contexts: ServerContexts,
     pub trust: Option<Arc<TrustSet>>,
     pub metrics: Arc<ListenerMetrics>,
@@ -99,7 +99,6 @@ impl ListenerRuntime {
 /// What outlives any one configuration.
 pub struct Surroundings {
     pub metrics: Arc<Metrics>,
-    pub ticket_keys: TicketKeys,
     pub started: Instant,
 }
 
@@ -122,5 +121,18 @@ impl Runtime {
     /// What is legal but should be looked at.
     pub fn warnings(&self) -> impl Iterator<Item = &String> {
         self.warnings.iter().chain(&self.list_warnings)
+    }
+
+    /// What outlives any one configuration follows this one from now on: the keys that seal session tickets.
+    pub fn take_effect(&self) {
+        for listener in &self.listeners {
+            listener.tickets.take_effect(&listener.name, &listener.metrics);
+        }
+    }
+
+    /// Replaces the ticket keys whose time has come; when the next one's comes.
+    pub fn rotate_ticket_keys(&self, now: Instant) -> Option<Instant> {
+        let listeners = self.listeners.iter();
+        listeners.filter_map(|listener| listener.tickets.rotate(now, &listener.name, &listener.metrics)).min()
     }
 }

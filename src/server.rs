@@ -3,6 +3,7 @@
 mod admin_service;
 mod admin_socket;
 mod admin_view;
+mod rotation;
 mod supervisor;
 mod who;
 
@@ -26,7 +27,7 @@ use crate::listener::{BindError, BoundSocket, Doorkeeper, Edge, LiveConnections,
 use crate::reload::{self, FileStates, Reloader};
 use crate::runtime::{Cell, Runtime, Surroundings};
 use crate::telemetry::{LogWriter, Metrics, Telemetry};
-use crate::tls::{self, TicketKeys};
+use crate::tls;
 use admin_service::AdminService;
 use admin_socket::AdminSocket;
 use admin_view::AdminState;
@@ -38,8 +39,6 @@ pub enum StartError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Bind(#[from] BindError),
-    #[error("the TLS library gave no random numbers: {0}")]
-    Random(#[from] openssl::error::ErrorStack),
     #[error("the admin address cannot be used: {0}")]
     Admin(std::io::Error),
     #[error("the admin address `unix:{path}` cannot be used: {source}")]
@@ -59,12 +58,12 @@ pub enum StartError {
 
 /// Loads a configuration as `run` would, without serving it.
 pub fn load(config: Config) -> Result<Runtime, StartError> {
-    let surroundings = surroundings(Arc::new(Metrics::new()))?;
+    let surroundings = surroundings(Arc::new(Metrics::new()));
     Ok(Runtime::load(config, None, &surroundings, tls::now())?)
 }
 
-fn surroundings(metrics: Arc<Metrics>) -> Result<Surroundings, StartError> {
-    Ok(Surroundings { metrics, ticket_keys: TicketKeys::generate()?, started: Instant::now() })
+fn surroundings(metrics: Arc<Metrics>) -> Surroundings {
+    Surroundings { metrics, started: Instant::now() }
 }
 
 /// Serves until told to stop. `upgrade`: take the sockets over from a running process.
@@ -73,7 +72,7 @@ pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::new());
     let log = LogWriter::start(&config.logging, metrics.clone()).map_err(StartError::Log)?;
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), log, &config.logging));
-    let surroundings = surroundings(metrics)?;
+    let surroundings = surroundings(metrics);
     let fetcher = Arc::new(Fetcher::start(surroundings.metrics.clone()).map_err(StartError::Thread)?);
     let (runtime, files) = reload::first(config, &surroundings, &fetcher)?;
     for warning in runtime.warnings() {
@@ -129,6 +128,7 @@ fn serve(
     upgrade: bool,
 ) -> Result<(), StartError> {
     let Loaded { runtime, files, surroundings, fetcher } = loaded;
+    runtime.take_effect();
     let settings = runtime.config.server.clone();
     let conf = pingora_conf(&settings);
     let cell = Arc::new(Cell::new(runtime));
@@ -189,6 +189,7 @@ fn serve(
     drain.threads = Some(1);
     server.add_service(drain);
     reload::watch(reloader.clone()).map_err(StartError::Thread)?;
+    rotation::rotate_ticket_keys(cell).map_err(StartError::Thread)?;
     let refreshed = reloader.clone();
     fetcher.notify(Arc::new(move || refreshed.refresh()));
     supervisor::reload_on_hangup(reloader).map_err(StartError::Thread)?;

@@ -2,6 +2,7 @@
 
 mod action;
 mod census;
+mod declined;
 mod ending;
 mod failure;
 mod fetch;
@@ -28,6 +29,7 @@ use crate::listener::connection::Connection;
 
 pub use action::ActionRecord;
 pub use census::{AnchorGauges, Written};
+pub use declined::Declined;
 pub use ending::EndCause;
 pub use failure::HandshakeFailure;
 pub use fetch::{FetchMetrics, FetchResult};

@@ -7,100 +7,39 @@
 
 #[cfg(feature = "aws-lc")]
 mod awslc;
+mod check;
 mod failure;
+mod key_file;
+mod keys;
 mod ocsp;
 #[cfg(not(feature = "aws-lc"))]
 mod ossl;
+mod terms;
 mod ticket;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "aws-lc")]
 use awslc as library;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::pkey::{PKeyRef, Private};
-use openssl::ssl::{Ssl, SslContextBuilder, SslOptions, SslRef, SslVerifyMode};
+use openssl::ssl::{Ssl, SslContext, SslContextBuilder, SslOptions, SslRef, SslVerifyMode};
 use openssl::x509::X509;
 #[cfg(not(feature = "aws-lc"))]
 use ossl as library;
 
 use crate::UnixTime;
-use crate::trust::{ClientIdentity, Rejection, TrustSet};
+use crate::telemetry::Declined;
+use crate::trust::{Rejection, TrustSet};
 
+pub use check::{ClientCheck, Verdict};
 pub use failure::{classify, describe};
+pub use key_file::KeyFileError;
+pub use keys::{KeyRing, KeySchedule, TicketKeys};
 pub use ocsp::{Staple, StapleError, must_be_stapled, ocsp_question};
-pub use ticket::{TicketKeys, no_sessions, seal_sessions};
-
-/// What a chain was judged to be.
-pub type Verdict = Result<Arc<ClientIdentity>, Rejection>;
-
-/// Rides on each `Ssl`: whom this connection may trust, and what became of the chain it was shown.
-pub struct ClientCheck {
-    trust: Arc<TrustSet>,
-    ticket_lifetime: i64,
-    progress: Mutex<Progress>,
-}
-
-/// How far a handshake came. Of several tickets that a client offers, only the one looked at last can be the one that
-/// is resumed: what an earlier one said is forgotten, or one client could bring another one's ticket along and be taken
-/// for it.
-#[derive(Default)]
-struct Progress {
-    /// The chain shown in this handshake.
-    full: Option<Verdict>,
-    /// The chain of the TLS session that the client offered to resume, judged anew.
-    resumed: Option<Verdict>,
-    /// When the full handshake took place from which the session descends.
-    full_handshake_at: Option<UnixTime>,
-    /// What the library's sessions do not keep of the chain.
-    #[cfg_attr(feature = "aws-lc", expect(dead_code, reason = "its sessions keep the whole chain"))]
-    kept: library::Kept,
-}
-
-impl ClientCheck {
-    /// `ticket_lifetime` in seconds counts from the full handshake.
-    pub fn new(trust: Arc<TrustSet>, ticket_lifetime: i64) -> Self {
-        Self { trust, ticket_lifetime, progress: Mutex::default() }
-    }
-
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        // Each change is one assignment: a panic elsewhere leaves nothing half-done.
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The client presented its chain.
-    fn shown(&self, verdict: Verdict, kept: library::Kept) {
-        *self.progress() = Progress { full: Some(verdict), kept, ..Progress::default() };
-    }
-
-    /// The client offered a ticket, of which nothing is known yet.
-    fn offered(&self) {
-        *self.progress() = Progress::default();
-    }
-
-    /// Whether a session that began with a full handshake at that time is young enough.
-    fn is_fresh(&self, full_handshake_at: UnixTime) -> bool {
-        now().checked_sub(full_handshake_at).is_some_and(|age| (0..=self.ticket_lifetime).contains(&age))
-    }
-
-    /// Takes a session up again, if it would be admitted by a full handshake now. `verdict` is that on its chain, `None`
-    /// for a client that had shown none.
-    fn resume(&self, full_handshake_at: UnixTime, verdict: Option<Verdict>, kept: library::Kept) -> bool {
-        if !self.is_fresh(full_handshake_at) || matches!(verdict, Some(Err(_))) {
-            return false;
-        }
-        let full_handshake_at = Some(full_handshake_at);
-        *self.progress() = Progress { full: None, resumed: verdict, full_handshake_at, kept };
-        true
-    }
-
-    /// When the session that this connection is about to hand out began.
-    fn session_began(&self) -> UnixTime {
-        *self.progress().full_handshake_at.get_or_insert_with(now)
-    }
-}
+pub use terms::SessionTerms;
 
 /// Makes `builder`'s contexts demand (or ask for) a certificate and judge it with the [`ClientCheck`] that was
 /// [attached](attach) to the connection. A connection without one is refused.
@@ -146,13 +85,35 @@ pub fn attach(ssl: &mut SslRef, check: ClientCheck) -> Result<(), ErrorStack> {
 ///
 /// After a resumption it is the verdict on the session's chain *now*, not the one of the full handshake.
 pub fn verdict(ssl: &SslRef) -> Option<Verdict> {
-    let progress = check(ssl)?.progress();
-    if ssl.session_reused() { progress.resumed.clone() } else { progress.full.clone() }
+    check(ssl)?.verdict(ssl.session_reused())
 }
 
 /// The verdict that ended a failed handshake, if it was a verdict that ended it.
 pub fn rejection(ssl: &SslRef) -> Option<Rejection> {
-    check(ssl)?.progress().full.clone()?.err()
+    check(ssl)?.rejection()
+}
+
+/// Why a ticket that the client offered was not taken up.
+pub fn declined(ssl: &SslRef) -> Option<Declined> {
+    check(ssl)?.why_declined()
+}
+
+/// Lets clients resume sessions from tickets sealed with `keys`, for at most `lifetime` after the full handshake; one
+/// ticket in each TLS 1.3 handshake.
+pub fn seal_sessions(
+    builder: &mut SslContextBuilder,
+    keys: Arc<TicketKeys>,
+    lifetime: Duration,
+) -> Result<(), ErrorStack> {
+    library::set_tickets(builder, 1);
+    library::set_session_lifetime(builder, u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX));
+    library::seal_tickets(builder, keys)
+}
+
+/// No tickets: every connection begins with a full handshake.
+pub fn no_sessions(builder: &mut SslContextBuilder) {
+    builder.set_options(SslOptions::NO_TICKET);
+    library::set_tickets(builder, 0);
 }
 
 /// Whether the handshake is done.
@@ -191,5 +152,19 @@ fn check_index() -> Result<Index<Ssl, ClientCheck>, ErrorStack> {
         return Ok(*index);
     }
     let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
+
+/// The keys that seal the tickets of a connection's listener.
+fn keys(ssl: &SslRef) -> Option<&TicketKeys> {
+    ssl.ssl_context().ex_data(keys_index().ok()?).map(Arc::as_ref)
+}
+
+fn keys_index() -> Result<Index<SslContext, Arc<TicketKeys>>, ErrorStack> {
+    static INDEX: OnceLock<Index<SslContext, Arc<TicketKeys>>> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    let index = SslContext::new_ex_index()?;
     Ok(*INDEX.get_or_init(|| index))
 }

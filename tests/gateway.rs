@@ -39,6 +39,8 @@ mod revocation;
 mod stapling;
 #[path = "behaviour/strictness.rs"]
 mod strictness;
+#[path = "behaviour/tickets.rs"]
+mod tickets;
 #[path = "behaviour/trust.rs"]
 mod trust;
 #[path = "behaviour/upstream.rs"]

@@ -102,8 +102,20 @@ pub struct TlsFile {
     pub groups: Option<Vec<String>>,
     /// Default: true.
     pub session_tickets: Option<bool>,
-    /// Counts from the full handshake. Default: 1h.
+    /// Counts from the full handshake; at most 7 days. Default: 1h.
     pub ticket_lifetime: Option<Span>,
+    /// Default: `{ rotate: 12h }`.
+    pub ticket_keys: Option<TicketKeysFile>,
+}
+
+/// One of the two.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TicketKeysFile {
+    /// Keys are made at start and in such intervals, and are never written anywhere.
+    pub rotate: Option<Span>,
+    /// Keys that several nodes share, one a line as `openssl rand -hex 80` prints them. The first one seals, all open.
+    pub file: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -33,13 +33,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// The files that are named: certificates, keys, anchors, tables. Neither the YAML itself nor [lists](Self::lists).
+    /// The files that are named: certificates, keys, anchors, tables, ticket keys. Neither the YAML itself nor [lists](Self::lists).
     pub fn files(&self) -> Vec<PathBuf> {
         let pair = |files: &CertificateFiles| [files.chain.clone(), files.key.clone()];
         let mut all = Vec::new();
         for certificate in self.listeners.iter().flat_map(|listener| &listener.tls.certificates) {
             all.extend(pair(&certificate.files));
             all.extend(certificate.ocsp.iter().flat_map(OcspConfig::files).cloned());
+        }
+        for listener in &self.listeners {
+            if let TicketKeySource::File(file) = &listener.tls.ticket_keys {
+                all.push(file.clone());
+            }
         }
         for trust in &self.trust {
             all.push(trust.anchors.clone());
@@ -141,6 +146,17 @@ pub struct TlsConfig {
     pub session_tickets: bool,
     /// Counts from the full handshake.
     pub ticket_lifetime: Duration,
+    pub ticket_keys: TicketKeySource,
+}
+
+/// Where the keys come from that seal session tickets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TicketKeySource {
+    /// Made here, a new one in such intervals.
+    Generated {
+        rotate: Duration,
+    },
+    File(PathBuf),
 }
 
 /// A certificate that is shown to clients.

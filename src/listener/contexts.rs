@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use openssl::error::ErrorStack;
-use openssl::hash::{Hasher, MessageDigest};
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{
     AlpnError, NameType, SslContext, SslContextBuilder, SslMethod, SslMode, SslSessionCacheMode, SslVersion,
@@ -12,7 +11,7 @@ use openssl::ssl::{
 use openssl::x509::X509;
 
 use crate::config::{ClientAuthMode, ListenerConfig, Protocol, TlsConfig, TlsVersion};
-use crate::tls::{self, Demand, Staple, TicketKeys};
+use crate::tls::{self, Demand, SessionTerms, Staple, TicketKeys};
 use crate::trust::TrustSet;
 
 /// A certificate chain, leaf first, with the leaf's key.
@@ -33,6 +32,7 @@ const LARGEST_CA_NAMES: usize = 16 * 1024;
 pub struct ServerContexts {
     default: SslContext,
     choice: Arc<Choice>,
+    terms: SessionTerms,
 }
 
 /// Which certificate answers to which name. The first certificate answers to everything else.
@@ -59,24 +59,35 @@ impl ServerContexts {
         listener: &ListenerConfig,
         certificates: &[ServerCertificate],
         trust: Option<&TrustSet>,
-        keys: &TicketKeys,
+        keys: &Arc<TicketKeys>,
     ) -> Result<Self, ErrorStack> {
+        let terms = session_terms(listener, trust);
+        let builder = |certificate| {
+            let mut builder = builder(listener, certificate, trust)?;
+            sessions(&mut builder, listener, &terms, keys)?;
+            Ok(builder)
+        };
         // The configuration has at least one certificate; without any there is nothing to build.
         let (first, others) = certificates.split_first().ok_or_else(ErrorStack::get)?;
-        let mut first = builder(listener, first, trust, keys)?;
+        let mut first: SslContextBuilder = builder(first)?;
         let others: Result<Vec<SslContext>, ErrorStack> =
-            others.iter().map(|other| Ok(builder(listener, other, trust, keys)?.build())).collect();
+            others.iter().map(|other| Ok(builder(other)?.build())).collect();
         let (exact, wildcard) = names(certificates);
         let choice = Arc::new(Choice { others: others?, exact, wildcard });
         if certificates.len() > 1 {
             choose_by_sni(&mut first, choice.clone());
         }
-        Ok(Self { default: first.build(), choice })
+        Ok(Self { default: first.build(), choice, terms })
     }
 
     /// The context that new connections start with; it changes itself once the client named a server.
     pub fn context(&self) -> &SslContext {
         &self.default
+    }
+
+    /// What its TLS sessions are bound to.
+    pub fn session_terms(&self) -> SessionTerms {
+        self.terms
     }
 
     /// For each certificate a name by which a client gets it, in their order. `None`: a client that asks for no name gets
@@ -124,14 +135,12 @@ fn builder(
     listener: &ListenerConfig,
     certificate: &ServerCertificate,
     trust: Option<&TrustSet>,
-    keys: &TicketKeys,
 ) -> Result<SslContextBuilder, ErrorStack> {
     let mut builder = tls::server(&certificate.chain, &certificate.key)?;
     if let Some(staple) = &certificate.staple {
         tls::staple(&mut builder, staple)?;
     }
     protocol(&mut builder, &listener.tls)?;
-    sessions(&mut builder, listener, trust, keys)?;
     alpn(&mut builder, &listener.protocols);
     if let Some(trust) = trust {
         let demand = match listener.client_auth.mode {
@@ -201,30 +210,39 @@ pub(super) fn version(version: TlsVersion) -> SslVersion {
     }
 }
 
-/// Sessions live in tickets only: nothing grows with the number of clients. The context ties a ticket to the
-/// listener, its demand and its trust, so that one policy's session is worth nothing under another.
+/// Sessions live in tickets only: nothing grows with the number of clients. The context ties a ticket to the listener's
+/// terms, so that one policy's session is worth nothing under another, should our own comparison ever not have run.
 fn sessions(
     builder: &mut SslContextBuilder,
     listener: &ListenerConfig,
-    trust: Option<&TrustSet>,
-    keys: &TicketKeys,
+    terms: &SessionTerms,
+    keys: &Arc<TicketKeys>,
 ) -> Result<(), ErrorStack> {
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
-    let mut hasher = Hasher::new(MessageDigest::sha256())?;
-    hasher.update(listener.name.as_bytes())?;
-    hasher.update(&[0, listener.client_auth.mode as u8])?;
-    for (domain, anchor) in trust.iter().flat_map(|trust| trust.anchors()) {
-        hasher.update(domain.as_bytes())?;
-        hasher.update(&anchor.fingerprint.0)?;
-    }
-    builder.set_session_id_context(&hasher.finish()?)?;
+    builder.set_session_id_context(terms.policy())?;
     if listener.tls.session_tickets {
-        let lifetime = u32::try_from(listener.tls.ticket_lifetime.as_secs()).unwrap_or(u32::MAX);
-        tls::seal_sessions(builder, keys, lifetime)
+        tls::seal_sessions(builder, keys.clone(), listener.tls.ticket_lifetime)
     } else {
         tls::no_sessions(builder);
         Ok(())
     }
+}
+
+/// Everything but certificates and anchors: whether a client would be believed is asked anew, so that certificates,
+/// anchors and lists can change without a full handshake of every client.
+fn session_terms(listener: &ListenerConfig, trust: Option<&TrustSet>) -> SessionTerms {
+    let tls = &listener.tls;
+    if !tls.session_tickets {
+        return SessionTerms::none();
+    }
+    let settings = [listener.client_auth.mode as u8, tls.minimum_version as u8, tls.maximum_version as u8];
+    let lists = [&tls.ciphers, &tls.tls13_ciphers, &tls.groups].map(|names| names.join(":"));
+    let fixed = [listener.name.as_bytes(), &settings].into_iter().chain(lists.iter().map(String::as_bytes));
+    let domains = trust.into_iter().flat_map(TrustSet::domains).map(|domain| domain.name().as_bytes());
+    // A client that showed no certificate may have one for an anchor that is new.
+    let anchors = trust.into_iter().flat_map(TrustSet::anchors);
+    let anchors = anchors.flat_map(|(domain, anchor)| [domain.as_bytes(), &anchor.fingerprint.0]);
+    SessionTerms::new(fixed.chain(domains), anchors, tls.ticket_lifetime)
 }
 
 fn alpn(builder: &mut SslContextBuilder, protocols: &[Protocol]) {

@@ -49,6 +49,9 @@ pub(super) async fn accept(
     let outcome = shake_hands(listener, tcp, started, &mut record).await;
     drop(in_flight);
     record.duration = started.elapsed();
+    if let Some(cause) = record.resumption_declined {
+        listener.metrics.resumption_declined(cause);
+    }
     match outcome {
         Ok(admitted) => {
             let resumption =
@@ -122,9 +125,7 @@ fn prepare(
     // What an earlier connection on this thread left in the library's error queue is not ours.
     let _ = openssl::error::ErrorStack::get();
     let mut ssl = Ssl::new(listener.contexts.context())?;
-    if let Some(trust) = &listener.trust {
-        tls::attach(&mut ssl, ClientCheck::new(trust.clone(), listener.ticket_lifetime))?;
-    }
+    tls::attach(&mut ssl, ClientCheck::new(listener.trust.clone(), listener.contexts.session_terms()))?;
     SslStream::new(ssl, Outlet::new(tcp))
 }
 
@@ -148,6 +149,7 @@ fn refused(failure: HandshakeFailure) -> Refused {
 
 fn describe_session(ssl: &SslRef, record: &mut ConnectionRecord) {
     record.sni = ssl.servername(NameType::HOST_NAME).map(str::to_owned);
+    record.resumption_declined = tls::declined(ssl);
     if tls::is_established(ssl) {
         record.tls_version = ssl.version_str();
         record.cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());

@@ -11,7 +11,7 @@ use openssl::ssl::{HandshakeError, Ssl, SslContext, SslMethod, SslVerifyMode};
 use super::contexts::{ServerContexts, version};
 use crate::config::{TlsConfig, TlsVersion};
 use crate::telemetry::HandshakeFailure;
-use crate::tls::{self, ClientCheck};
+use crate::tls::{self, ClientCheck, SessionTerms};
 use crate::trust::TrustSet;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ fn knock(
     }
     let stranger = stranger(theirs, trial.clone())?;
     let mut ssl = Ssl::new(contexts.context())?;
-    tls::attach(&mut ssl, ClientCheck::new(trust.clone(), 0))?;
+    tls::attach(&mut ssl, ClientCheck::new(Some(trust.clone()), SessionTerms::none()))?;
     let failure = match ssl.accept(ours) {
         Ok(_) => None,
         Err(HandshakeError::SetupFailure(error)) => return Err(error.into()),
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::config::{ClientAuthMode, Config};
     use crate::listener::contexts::ServerCertificate;
-    use crate::tls::TicketKeys;
+    use crate::tls::{KeyRing, TicketKeys};
     use crate::trust::mint::Plan;
     use crate::trust::{TrustDomain, TrustPolicy};
 
@@ -148,7 +148,7 @@ mod tests {
         let domain =
             TrustDomain::build("fleet", vec![ca.certificate()], vec![], TrustPolicy::default()).unwrap();
         let trust = Arc::new(TrustSet::new(vec![Arc::new(domain)]));
-        let keys = TicketKeys::generate().unwrap();
+        let keys = Arc::new(TicketKeys::new(KeyRing::generate(std::time::Instant::now()).unwrap()));
         let contexts = ServerContexts::build(&listener, &certificates, Some(&trust), &keys).unwrap();
         refuses_strangers(&contexts, &listener.tls, &trust)
     }

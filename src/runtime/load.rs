@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 
-use super::{CertificateSummary, ListenerRuntime, Runtime, StapleSummary, Surroundings};
+use super::{CertificateSummary, ListenerRuntime, ListenerTickets, Runtime, StapleSummary, Surroundings};
 use crate::UnixTime;
 use crate::certificate::{AttributeKind, Certificate, SubjectAltName};
 use crate::config::{
@@ -343,12 +343,14 @@ impl Loader<'_> {
             // A domain that could not be loaded has its own problem already.
             trusted.push(domains.iter().find(|domain| domain.name() == name)?.clone());
         }
+        let tickets = self.tickets(index, listener);
         if self.problems.len() > before {
             return None;
         }
+        let tickets = tickets?;
         let trust =
             (listener.client_auth.mode != ClientAuthMode::Off).then(|| Arc::new(TrustSet::new(trusted)));
-        let keys = &self.surroundings.ticket_keys;
+        let keys = tickets.keys();
         let contexts = match ServerContexts::build(listener, &certificates, trust.as_deref(), keys) {
             Ok(contexts) => contexts,
             Err(error) => {
@@ -363,11 +365,18 @@ impl Loader<'_> {
             address: listener.address.clone(),
             mode: listener.client_auth.mode,
             limits: listener.limits,
-            ticket_lifetime: listener.tls.ticket_lifetime.as_secs() as i64,
+            tickets,
             contexts,
             trust,
             metrics: self.surroundings.metrics.listener(&listener.name),
         }))
+    }
+
+    fn tickets(&mut self, index: usize, listener: &ListenerConfig) -> Option<ListenerTickets> {
+        let previous = self.previous.and_then(|previous| previous.listeners.get(index));
+        let at = format!("listeners[{index}].tls");
+        let loaded = ListenerTickets::load(&listener.tls, &at, previous.map(|previous| &previous.tickets));
+        loaded.map_err(|problem| self.problems.push(problem)).ok()
     }
 
     fn check_groups(&mut self, index: usize, groups: &[String]) {

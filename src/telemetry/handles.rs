@@ -11,7 +11,8 @@ use prometheus::{IntCounter, IntGauge};
 use super::lease::Lease;
 use super::shown::{Counted, Family, labels};
 use super::tally::{self, Sum, Tally, counter};
-use super::{EndCause, HandshakeFailure};
+use super::{Declined, EndCause, HandshakeFailure};
+use crate::UnixTime;
 use crate::shard::Sharded;
 use crate::trust::FaultKind;
 
@@ -44,6 +45,9 @@ pub struct ListenerMetrics {
     pub(super) started: IntCounter,
     pub(super) handshakes: Arc<Handshakes>,
     pub(super) failures: Vec<IntCounter>,
+    pub(super) declined: [IntCounter; Declined::ALL.len()],
+    pub(super) ticket_keys: IntGauge,
+    pub(super) ticket_key_made_at: IntGauge,
     pub(super) in_flight: IntGauge,
     pub(super) connections: IntGauge,
     pub(super) connections_total: IntCounter,
@@ -73,6 +77,17 @@ impl ListenerMetrics {
     pub fn handshake_failed(&self, failure: HandshakeFailure) {
         self.handshakes.0.mine().failed.fetch_add(1, Ordering::Relaxed);
         self.failures[failure.index()].inc();
+    }
+
+    /// The client made a full handshake, or none, although it came with a ticket.
+    pub fn resumption_declined(&self, cause: Declined) {
+        self.declined[cause as usize].inc();
+    }
+
+    /// `made_at`: of the key that seals.
+    pub fn set_ticket_keys(&self, count: usize, made_at: UnixTime) {
+        self.ticket_keys.set(count as i64);
+        self.ticket_key_made_at.set(made_at);
     }
 
     pub fn handshakes_in_flight(&self) -> usize {

@@ -14,7 +14,7 @@ use super::handles::{EndpointMetrics, Handshakes, ListenerMetrics, PerConnection
 use super::lease::{Lease, Users};
 use super::quarantine::QuarantineMetrics;
 use super::shown::{Counted, Shown};
-use super::{EndCause, HandshakeFailure, RevocationMetrics};
+use super::{Declined, EndCause, HandshakeFailure, RevocationMetrics};
 use crate::UnixTime;
 use crate::trust::FaultKind;
 
@@ -39,6 +39,9 @@ pub struct Metrics {
     started: IntCounterVec,
     handshakes: Shown<Handshakes>,
     failures: IntCounterVec,
+    declined: IntCounterVec,
+    ticket_keys: IntGaugeVec,
+    ticket_key_made_at: IntGaugeVec,
     in_flight: IntGaugeVec,
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
@@ -94,6 +97,24 @@ impl Metrics {
                 "portcullis_tls_handshake_failures_total",
                 "Handshakes that failed, by reason.",
                 &["listener", "reason"],
+            ),
+            declined: counters(
+                r,
+                "portcullis_tls_resumptions_declined_total",
+                "Sessions offered and not resumed, by cause; a full handshake decided instead.",
+                &["listener", "cause"],
+            ),
+            ticket_keys: gauges(
+                r,
+                "portcullis_tls_ticket_keys",
+                "Keys that open session tickets; the first of them seals.",
+                &["listener"],
+            ),
+            ticket_key_made_at: gauges(
+                r,
+                "portcullis_tls_ticket_key_made_timestamp_seconds",
+                "When the key that seals session tickets was made, or its file written.",
+                &["listener"],
             ),
             in_flight: gauges(
                 r,
@@ -201,6 +222,9 @@ impl Metrics {
             failures: failures
                 .map(|failure| lease.series(&self.failures, &[name, failure.as_str()]))
                 .collect(),
+            declined: Declined::ALL.map(|cause| lease.series(&self.declined, &[name, cause.as_str()])),
+            ticket_keys: lease.series(&self.ticket_keys, &[name]),
+            ticket_key_made_at: lease.series(&self.ticket_key_made_at, &[name]),
             in_flight: lease.series(&self.in_flight, &[name]),
             connections: lease.series(&self.connections, &[name]),
             connections_total: lease.series(&self.connections_total, &[name]),
@@ -364,6 +388,9 @@ mod tests {
         for (index, failure) in HandshakeFailure::ALL.iter().enumerate() {
             assert_eq!(failure.index(), index);
         }
+        for (index, cause) in Declined::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, index);
+        }
     }
 
     #[test]
@@ -452,7 +479,9 @@ mod tests {
             .filter(|name| name.starts_with("portcullis_"))
             .collect();
         let reasons = HandshakeFailure::ALL.iter().map(|failure| failure.as_str());
-        for word in families.iter().map(String::as_str).chain(reasons).chain(REFUSALS) {
+        let causes = Declined::ALL.iter().map(|cause| cause.as_str());
+        let words = families.iter().map(String::as_str).chain(reasons).chain(REFUSALS).chain(causes);
+        for word in words {
             assert!(DOCUMENTATION.contains(&format!("`{word}`")), "docs/metrics.md does not name `{word}`");
         }
         let rows = DOCUMENTATION.lines().filter(|line| line.starts_with("| `portcullis_"));

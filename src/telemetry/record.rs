@@ -9,7 +9,7 @@ use http::Method;
 use log::Level;
 
 use super::line::Line;
-use super::{EndCause, HandshakeFailure};
+use super::{Declined, EndCause, HandshakeFailure};
 use crate::listener::connection::Connection;
 use crate::trust::ClientIdentity;
 
@@ -24,6 +24,8 @@ pub struct ConnectionRecord {
     pub cipher: &'static str,
     pub alpn: &'static str,
     pub resumed: bool,
+    /// Why a session that the client offered was not resumed.
+    pub resumption_declined: Option<Declined>,
     /// `None`: the handshake succeeded.
     pub outcome: Option<HandshakeFailure>,
     /// Why it failed, in words a person understands.
@@ -46,6 +48,7 @@ impl ConnectionRecord {
             cipher: "",
             alpn: "",
             resumed: false,
+            resumption_declined: None,
             outcome: None,
             message: String::new(),
             presented_subject: None,
@@ -78,6 +81,9 @@ impl ConnectionRecord {
             line.text("cipher", self.cipher);
             line.text("alpn", self.alpn);
             line.plain("resumed", self.resumed);
+        }
+        if let Some(cause) = self.resumption_declined {
+            line.text("resumption_declined", cause.as_str());
         }
         line.seconds("duration_seconds", self.duration);
     }

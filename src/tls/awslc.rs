@@ -8,26 +8,28 @@
 
 #![allow(unsafe_code)]
 
+mod cipher;
 mod sealed;
 
 use std::ffi::{CString, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::Arc;
 
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
-use openssl::ex_data::Index;
 use openssl::pkey::{PKeyRef, Private};
-use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef, SslVerifyMode};
+use openssl::ssl::{NameType, SslContextBuilder, SslMethod, SslOptions, SslRef, SslVerifyMode};
 use openssl::x509::X509;
 use openssl_sys as ffi;
 
-use self::sealed::{Position, Sealer};
+use self::sealed::{Head, Position};
+use super::keys::TicketKeys;
 use super::now;
 use super::ocsp::Staple;
-use super::ticket::TicketKeys;
-use crate::telemetry::HandshakeFailure;
+use crate::telemetry::{Declined, HandshakeFailure};
 use crate::trust::{RejectionReason, TrustSet};
+
+pub(super) use self::cipher::TicketCipher;
 
 /// Its sessions keep the whole chain.
 #[derive(Default)]
@@ -162,8 +164,8 @@ pub(super) fn set_session_lifetime(builder: &mut SslContextBuilder, seconds: u32
     }
 }
 
-pub(super) fn seal_tickets(builder: &mut SslContextBuilder, keys: &TicketKeys) -> Result<(), ErrorStack> {
-    builder.set_ex_data(sealer_index()?, Sealer::new(&keys.0));
+pub(super) fn seal_tickets(builder: &mut SslContextBuilder, keys: Arc<TicketKeys>) -> Result<(), ErrorStack> {
+    builder.set_ex_data(super::keys_index()?, keys);
     // SAFETY: the context is alive; the table of functions is static.
     unsafe { ffi::SSL_CTX_set_ticket_aead_method(builder.as_ptr(), &raw const TICKETS) };
     Ok(())
@@ -212,7 +214,7 @@ unsafe extern "C" fn judge_chain(ssl: *mut ffi::SSL, alert: *mut u8) -> ffi::ssl
         // SAFETY: the library hands us a live connection.
         let ssl = unsafe { SslRef::from_ptr(ssl) };
         let check = super::check(ssl)?;
-        let verdict = check.trust.verify(&presented(ssl), now());
+        let verdict = check.trust()?.verify(&presented(ssl), now());
         let reason = verdict.as_ref().err().map(|rejection| rejection.reason);
         check.shown(verdict, Kept);
         Some(reason)
@@ -286,18 +288,30 @@ unsafe extern "C" fn seal_ticket(
 ) -> c_int {
     let sealed = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the library hands us a live connection, and vouches for the bytes of the session.
-        let (ssl, session) =
+        let (ssl, bytes) =
             unsafe { (SslRef::from_ptr(ssl), std::slice::from_raw_parts(session, session_len)) };
-        let began = super::check(ssl).map_or_else(now, super::ClientCheck::session_began);
-        let chain = Position::of_all(&presented(ssl), session);
-        sealer(ssl)?.seal(began, chain.as_deref(), session)
+        let chain = Position::of_all(&presented(ssl), bytes);
+        let after = max_out_len.checked_sub(sealed::START + session_len)?;
+        // SAFETY: `out` has room for `max_out_len` bytes, which are all written to. It may be the same place as `session`,
+        // of which no borrow is used any more.
+        let buffer = unsafe {
+            std::ptr::copy(session, out.add(sealed::START), session_len);
+            out.write_bytes(0, sealed::START);
+            out.add(sealed::START + session_len).write_bytes(0, after);
+            std::slice::from_raw_parts_mut(out, max_out_len)
+        };
+        let keys = super::keys(ssl)?.load();
+        let Some(key) = keys.sealing() else {
+            // A reload took the tickets away during the handshake, which must not fail for that.
+            return Some(sealed::START);
+        };
+        super::check(ssl)?.ticket(ssl.session_reused(), server_name(ssl), |data, _| {
+            sealed::seal(key, buffer, session_len, chain.as_deref(), data)
+        })
     }));
-    let Some(sealed) = sealed.ok().flatten().filter(|sealed| sealed.len() <= max_out_len) else { return 0 };
-    // SAFETY: `out` has room for `max_out_len` bytes. It may be the same place as `session`, which is no longer used.
-    unsafe {
-        std::ptr::copy_nonoverlapping(sealed.as_ptr(), out, sealed.len());
-        *out_len = sealed.len();
-    }
+    let Some(len) = sealed.ok().flatten() else { return 0 };
+    // SAFETY: the library hands us a place for the length.
+    unsafe { *out_len = len };
     1
 }
 
@@ -312,51 +326,36 @@ unsafe extern "C" fn open_ticket(
 ) -> ffi::ssl_ticket_aead_result_t {
     let opened = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the library hands us a live connection, and vouches for the bytes of the ticket.
-        let (ssl, ticket) =
-            unsafe { (SslRef::from_ptr(ssl), std::slice::from_raw_parts(ticket, ticket_len)) };
-        honoured(ssl, ticket)
+        let (ssl, bytes) = unsafe { (SslRef::from_ptr(ssl), std::slice::from_raw_parts(ticket, ticket_len)) };
+        let check = super::check(ssl)?;
+        let Some((head, sealed)) = Head::split(bytes).filter(|(_, sealed)| sealed.len() <= max_out_len)
+        else {
+            check.declined(Some(Declined::Malformed));
+            return None;
+        };
+        let sealed_len = sealed.len();
+        // SAFETY: `out` has room for as many bytes, which are all written to. It may be the same place as `ticket`, of
+        // which no borrow is used any more.
+        let buffer = unsafe {
+            std::ptr::copy(sealed.as_ptr(), out, sealed_len);
+            std::slice::from_raw_parts_mut(out, sealed_len)
+        };
+        let keys = super::keys(ssl)?.load();
+        let opened = head.open(&keys, buffer).inspect_err(|cause| check.declined(Some(*cause))).ok()?;
+        check.resume(&opened.data, &opened.chain, server_name(ssl), Kept).ok()?;
+        // It stands at the beginning of the buffer.
+        Some(opened.session.len())
     }));
-    let Some(session) = opened.ok().flatten().filter(|session| session.len() <= max_out_len) else {
+    let Some(len) = opened.ok().flatten() else {
         // An ordinary full handshake.
         return ffi::ssl_ticket_aead_result_t_ssl_ticket_aead_ignore_ticket;
     };
-    // SAFETY: `out` has room for `max_out_len` bytes. It may be the same place as `ticket`, which is no longer used.
-    unsafe {
-        std::ptr::copy_nonoverlapping(session.as_ptr(), out, session.len());
-        *out_len = session.len();
-    }
+    // SAFETY: the library hands us a place for the length.
+    unsafe { *out_len = len };
     ffi::ssl_ticket_aead_result_t_ssl_ticket_aead_success
 }
 
-/// The session in a ticket, if it would be admitted now.
-fn honoured(ssl: &SslRef, ticket: &[u8]) -> Option<Vec<u8>> {
-    let check = super::check(ssl);
-    if let Some(check) = check {
-        check.offered();
-    }
-    let opened = sealer(ssl)?.open(ticket)?;
-    if let Some(check) = check {
-        let chain = opened.chain();
-        let verdict = (!chain.is_empty()).then(|| check.trust.verify(&chain, now()));
-        if !check.resume(opened.began, verdict, Kept) {
-            return None;
-        }
-    } else if ssl.verify_mode() != SslVerifyMode::NONE {
-        // Nobody could judge the client.
-        return None;
-    }
-    Some(opened.into_session())
-}
-
-fn sealer(ssl: &SslRef) -> Option<&Sealer> {
-    ssl.ssl_context().ex_data(sealer_index().ok()?)
-}
-
-fn sealer_index() -> Result<Index<SslContext, Sealer>, ErrorStack> {
-    static INDEX: OnceLock<Index<SslContext, Sealer>> = OnceLock::new();
-    if let Some(index) = INDEX.get() {
-        return Ok(*index);
-    }
-    let index = SslContext::new_ex_index()?;
-    Ok(*INDEX.get_or_init(|| index))
+/// Empty where the client named none.
+fn server_name(ssl: &SslRef) -> &[u8] {
+    ssl.servername_raw(NameType::HOST_NAME).unwrap_or_default()
 }

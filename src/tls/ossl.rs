@@ -1,30 +1,44 @@
 //! OpenSSL (3.0 and later): the callbacks that the `openssl` crate does not offer.
 //!
-//! Sources: `SSL_CTX_set_cert_verify_callback(3)`, `SSL_CTX_set_session_ticket_cb(3)`, `SSL_get_error(3)`.
+//! Sources: `SSL_CTX_set_cert_verify_callback(3)`, `SSL_CTX_set_tlsext_ticket_key_evp_cb(3)`,
+//! `SSL_CTX_set_session_ticket_cb(3)`, `SSL_get_error(3)`.
 
 #![allow(unsafe_code)]
 
 mod appdata;
+mod cipher;
 
-use std::ffi::{c_int, c_long, c_uchar, c_void};
+use std::ffi::{c_int, c_long, c_uchar, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use foreign_types::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKeyRef, Private};
-use openssl::ssl::{SslContextBuilder, SslMethod, SslOptions, SslRef, SslVerifyMode};
+use openssl::ssl::{NameType, SslContextBuilder, SslMethod, SslOptions, SslRef, SslVerifyMode, SslVersion};
 use openssl::stack::StackRef;
 use openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
 use openssl_sys as ffi;
 
-use self::appdata::TicketData;
+use self::cipher::{Direction, IV};
+use super::check::ClientCheck;
+use super::keys::{TicketKey, TicketKeys};
+use super::now;
 use super::ocsp::Staple;
-use super::ticket::TicketKeys;
-use super::{ClientCheck, now};
-use crate::telemetry::HandshakeFailure;
+use crate::telemetry::{Declined, HandshakeFailure};
 use crate::trust::{Rejection, RejectionReason, TrustSet};
 
+pub(super) use self::cipher::TicketCipher;
+
 type ChainCallback = unsafe extern "C" fn(*mut ffi::X509_STORE_CTX, *mut c_void) -> c_int;
+type TicketKeyCallback = unsafe extern "C" fn(
+    *mut ffi::SSL,
+    *mut c_uchar,
+    *mut c_uchar,
+    *mut ffi::EVP_CIPHER_CTX,
+    *mut ffi::EVP_MAC_CTX,
+    c_int,
+) -> c_int;
 type TicketMade = unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int;
 type TicketRead = unsafe extern "C" fn(
     *mut ffi::SSL,
@@ -43,6 +57,13 @@ unsafe extern "C" {
         read: TicketRead,
         arg: *mut c_void,
     ) -> c_int;
+    fn SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx: *mut ffi::SSL_CTX, callback: TicketKeyCallback) -> c_int;
+    fn SSL_client_hello_get0_ext(
+        ssl: *mut ffi::SSL,
+        extension: c_uint,
+        data: *mut *const c_uchar,
+        len: *mut usize,
+    ) -> c_int;
     fn SSL_CTX_set_timeout(ctx: *mut ffi::SSL_CTX, seconds: c_long) -> c_long;
     fn SSL_SESSION_set1_ticket_appdata(
         session: *mut ffi::SSL_SESSION,
@@ -59,10 +80,9 @@ unsafe extern "C" {
     fn X509_STORE_CTX_get0_untrusted(ctx: *const ffi::X509_STORE_CTX) -> *mut ffi::stack_st_X509;
 }
 
-/// `SSL_CTX_set_tlsext_ticket_keys` is a macro over `SSL_CTX_ctrl` with this command (`tls1.h`).
-const SSL_CTRL_SET_TLSEXT_TICKET_KEYS: c_int = 59;
-
 /// `SSL_TICKET_STATUS` and `SSL_TICKET_RETURN` of `ssl.h`.
+const STATUS_EMPTY: c_int = 3;
+const STATUS_NO_DECRYPT: c_int = 4;
 const STATUS_SUCCESS: c_int = 5;
 const STATUS_SUCCESS_RENEW: c_int = 6;
 const RETURN_ABORT: c_int = 0;
@@ -111,15 +131,11 @@ pub(super) fn name_authorities(builder: &mut SslContextBuilder, trust: &TrustSet
     trust.anchor_certificates().into_iter().try_for_each(|anchor| builder.add_client_ca(anchor))
 }
 
-/// Makes the library ask for our verdict on a chain, also when a session is resumed.
+/// Makes the library ask for our verdict on a chain.
 pub(super) fn judge_chains(builder: &mut SslContextBuilder, mode: SslVerifyMode) {
     builder.set_verify(mode);
-    // SAFETY: the context is alive; the callbacks are static functions and take no argument of ours.
-    let set = unsafe {
-        SSL_CTX_set_cert_verify_callback(builder.as_ptr(), judge_chain, std::ptr::null_mut());
-        SSL_CTX_set_session_ticket_cb(builder.as_ptr(), ticket_made, ticket_read, std::ptr::null_mut())
-    };
-    debug_assert_eq!(set, 1);
+    // SAFETY: the context is alive; the callback is a static function and takes no argument of ours.
+    unsafe { SSL_CTX_set_cert_verify_callback(builder.as_ptr(), judge_chain, std::ptr::null_mut()) };
 }
 
 pub(super) fn set_tls13_ciphers(builder: &mut SslContextBuilder, names: &str) -> Result<(), ErrorStack> {
@@ -137,17 +153,16 @@ pub(super) fn set_session_lifetime(builder: &mut SslContextBuilder, seconds: u32
     unsafe { SSL_CTX_set_timeout(builder.as_ptr(), seconds.into()) };
 }
 
-pub(super) fn seal_tickets(builder: &mut SslContextBuilder, keys: &TicketKeys) -> Result<(), ErrorStack> {
-    // SAFETY: the library copies the bytes out of the pointer during the call and writes nothing to it.
+pub(super) fn seal_tickets(builder: &mut SslContextBuilder, keys: Arc<TicketKeys>) -> Result<(), ErrorStack> {
+    builder.set_ex_data(super::keys_index()?, keys);
+    // SAFETY: the context is alive; the callbacks are static functions and take no argument of ours.
     let set = unsafe {
-        ffi::SSL_CTX_ctrl(
-            builder.as_ptr(),
-            SSL_CTRL_SET_TLSEXT_TICKET_KEYS,
-            TicketKeys::SIZE as c_long,
-            keys.0.as_ptr().cast::<c_void>().cast_mut(),
-        )
+        [
+            SSL_CTX_set_tlsext_ticket_key_evp_cb(builder.as_ptr(), ticket_key),
+            SSL_CTX_set_session_ticket_cb(builder.as_ptr(), ticket_made, ticket_read, std::ptr::null_mut()),
+        ]
     };
-    if set == 1 { Ok(()) } else { Err(ErrorStack::get()) }
+    if set == [1, 1] { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
 /// Names an error of the library by its reason code (`openssl/sslerr.h`).
@@ -184,7 +199,7 @@ unsafe extern "C" fn judge_chain(ctx: *mut ffi::X509_STORE_CTX, _: *mut c_void) 
         let check = super::check(connection(context)?)?;
         // SAFETY: both pointers belong to the context and live as long as it does.
         let chain = unsafe { presented(ctx) };
-        let verdict = check.trust.verify_x509(&chain, now());
+        let verdict = check.trust()?.verify_x509(&chain, now());
         let result = alert_for(verdict.as_ref().err());
         check.shown(verdict, chain.iter().skip(1).filter_map(|x509| x509.to_der().ok()).collect());
         Some(result)
@@ -248,10 +263,9 @@ unsafe extern "C" fn ticket_made(ssl: *mut ffi::SSL, _: *mut c_void) -> c_int {
     let made = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the library hands us a live connection.
         let ssl_ref = unsafe { SslRef::from_ptr(ssl) };
-        let check = super::check(ssl_ref)?;
-        let full_handshake_at = check.session_began();
-        let data = TicketData { full_handshake_at, intermediates: check.progress().kept.clone() };
-        let bytes = appdata::encode(&data);
+        let server_name = ssl_ref.servername_raw(NameType::HOST_NAME).unwrap_or_default();
+        let bytes = super::check(ssl_ref)?
+            .ticket(ssl_ref.session_reused(), server_name, |data, kept| appdata::encode(kept, data))?;
         // SAFETY: the session belongs to the connection; the library copies the bytes.
         unsafe {
             let session = ffi::SSL_get_session(ssl);
@@ -263,7 +277,48 @@ unsafe extern "C" fn ticket_made(ssl: *mut ffi::SSL, _: *mut c_void) -> c_int {
     c_int::from(made.is_ok())
 }
 
-/// Called when an offered ticket was decrypted: it is honoured only if a full handshake would succeed now.
+/// Called for the key that seals a ticket, or opens one that was offered: `name` stands in front of it.
+unsafe extern "C" fn ticket_key(
+    ssl: *mut ffi::SSL,
+    name: *mut c_uchar,
+    iv: *mut c_uchar,
+    cipher: *mut ffi::EVP_CIPHER_CTX,
+    mac: *mut ffi::EVP_MAC_CTX,
+    sealing: c_int,
+) -> c_int {
+    const FAILED: c_int = -1;
+    const NO_KEY: c_int = 0;
+    const READY: c_int = 1;
+    /// With a new ticket for the client.
+    const READY_RENEW: c_int = 2;
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the library hands us a live connection, and room for a key's name and an IV.
+        let (ssl, name, iv) = unsafe {
+            (SslRef::from_ptr(ssl), &mut *name.cast::<[u8; TicketKey::NAME]>(), &mut *iv.cast::<[u8; IV]>())
+        };
+        let keys = super::keys(ssl)?.load();
+        if sealing == 1 {
+            // A reload may have taken the tickets away during the handshake, which must not fail for that.
+            let Some(key) = keys.sealing() else { return Some(NO_KEY) };
+            *name = key.name;
+            openssl::rand::rand_bytes(iv).ok()?;
+            // SAFETY: the library hands us live contexts.
+            unsafe { key.cipher.prepare(Direction::Seal, iv, cipher, mac) }?;
+            return Some(READY);
+        }
+        let Some(key) = keys.named(name) else {
+            super::check(ssl)?.declined(Some(Declined::UnknownKey));
+            return Some(NO_KEY);
+        };
+        // SAFETY: the library hands us live contexts.
+        unsafe { key.cipher.prepare(Direction::Open, iv, cipher, mac) }?;
+        // In TLS 1.3 each handshake brings a ticket of its own (RFC 8446, appendix C.4).
+        Some(if ssl.version2() == Some(SslVersion::TLS1_3) { READY_RENEW } else { READY })
+    }));
+    done.ok().flatten().unwrap_or(FAILED)
+}
+
+/// Called when an offered ticket was looked at: it is honoured only if a full handshake would succeed now.
 unsafe extern "C" fn ticket_read(
     ssl: *mut ffi::SSL,
     session: *mut ffi::SSL_SESSION,
@@ -272,28 +327,41 @@ unsafe extern "C" fn ticket_read(
     status: c_int,
     _: *mut c_void,
 ) -> c_int {
-    // SAFETY: the library hands us a live connection.
-    let check = super::check(unsafe { SslRef::from_ptr(ssl) });
-    if let Some(check) = check {
-        check.offered();
-    }
-    if status != STATUS_SUCCESS && status != STATUS_SUCCESS_RENEW {
-        // No ticket, or sealed under a key that we do not have: an ordinary full handshake.
-        return if status < 2 { RETURN_ABORT } else { RETURN_IGNORE_RENEW };
-    }
     let honoured = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: the session is alive for the duration of the call.
-        unsafe { resumable(check?, session) }
+        // SAFETY: the library hands us a live connection.
+        let ssl_ref = unsafe { SslRef::from_ptr(ssl) };
+        let check = super::check(ssl_ref)?;
+        match status {
+            // SAFETY: connection and session are alive for the duration of the call.
+            STATUS_SUCCESS | STATUS_SUCCESS_RENEW => unsafe { resumable(ssl, check, session) }
+                .inspect_err(|cause| check.declined(Some(*cause)))
+                .ok(),
+            STATUS_NO_DECRYPT => {
+                let unknown = check.why_declined() == Some(Declined::UnknownKey);
+                check.declined(Some(if unknown { Declined::UnknownKey } else { Declined::Malformed }));
+                None
+            }
+            _ => {
+                check.declined(None);
+                None
+            }
+        }
     }));
     match honoured.ok().flatten() {
         Some(()) if status == STATUS_SUCCESS => RETURN_USE,
         Some(()) => RETURN_USE_RENEW,
+        None if status < STATUS_EMPTY => RETURN_ABORT,
+        // An ordinary full handshake.
         None => RETURN_IGNORE_RENEW,
     }
 }
 
-/// SAFETY: `session` must be alive.
-unsafe fn resumable(check: &ClientCheck, session: *mut ffi::SSL_SESSION) -> Option<()> {
+/// SAFETY: connection and session must be alive.
+unsafe fn resumable(
+    ssl: *mut ffi::SSL,
+    check: &ClientCheck,
+    session: *mut ffi::SSL_SESSION,
+) -> Result<(), Declined> {
     // SAFETY: the peer's certificate belongs to the session.
     let leaf = unsafe { SSL_SESSION_get0_peer(session) };
     let mut data = std::ptr::null_mut();
@@ -301,18 +369,42 @@ unsafe fn resumable(check: &ClientCheck, session: *mut ffi::SSL_SESSION) -> Opti
     // SAFETY: both out-pointers are ours; the data belongs to the session.
     let found = unsafe { SSL_SESSION_get0_ticket_appdata(session, &raw mut data, &raw mut len) };
     if found != 1 || data.is_null() {
-        return None;
+        return Err(Declined::Malformed);
     }
     // SAFETY: the library vouches for `len` bytes at `data`.
-    let ticket = appdata::decode(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })?;
-    let verdict = if leaf.is_null() {
-        None
-    } else {
+    let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) };
+    let (intermediates, data) = appdata::decode(bytes).ok_or(Declined::Malformed)?;
+    let mut chain: Vec<&[u8]> = Vec::with_capacity(1 + intermediates.len());
+    let der;
+    if !leaf.is_null() {
         // SAFETY: not null, owned by the session.
-        let leaf = unsafe { X509Ref::from_ptr(leaf) }.to_der().ok()?;
-        let mut chain: Vec<&[u8]> = vec![&leaf];
-        chain.extend(ticket.intermediates.iter().map(Vec::as_slice));
-        Some(check.trust.verify(&chain, now()))
-    };
-    check.resume(ticket.full_handshake_at, verdict, ticket.intermediates).then_some(())
+        der = unsafe { X509Ref::from_ptr(leaf) }.to_der().map_err(|_| Declined::Malformed)?;
+        chain.push(&der);
+    }
+    chain.extend(&intermediates);
+    let kept = intermediates.iter().map(|der| der.to_vec()).collect();
+    // SAFETY: the connection is alive.
+    check.resume(&data, &chain, unsafe { offered_server_name(ssl) }, kept)
+}
+
+/// What the client asks for in this handshake, empty for none. The library itself looks at it only after the ticket.
+///
+/// SAFETY: the connection must be alive, and its `ClientHello` not be done with while the result is used.
+unsafe fn offered_server_name<'a>(ssl: *mut ffi::SSL) -> &'a [u8] {
+    /// `TLSEXT_TYPE_server_name` of `tls1.h`.
+    const SERVER_NAME: c_uint = 0;
+    let mut data = std::ptr::null();
+    let mut len = 0;
+    // SAFETY: both out-pointers are ours; the data belongs to the connection.
+    if unsafe { SSL_client_hello_get0_ext(ssl, SERVER_NAME, &raw mut data, &raw mut len) } != 1 || len == 0 {
+        return &[];
+    }
+    // SAFETY: the library vouches for `len` bytes at `data`.
+    host_name(unsafe { std::slice::from_raw_parts(data, len) }).unwrap_or_default()
+}
+
+/// The first name of a list (RFC 6066, section 3), which is the only one that the library takes.
+fn host_name(extension: &[u8]) -> Option<&[u8]> {
+    let [_, _, 0, high, low, rest @ ..] = extension else { return None };
+    rest.get(..usize::from(u16::from_be_bytes([*high, *low])))
 }

@@ -19,6 +19,7 @@ pub struct ClientIdentity {
     standing: Standing,
     valid_until: UnixTime,
     glance: Glance,
+    voucher: [u8; 32],
 }
 
 /// What a client showed besides its own certificate, as DER, and a glance at all of it.
@@ -39,7 +40,18 @@ impl ClientIdentity {
         valid_until: UnixTime,
     ) -> Self {
         let Companions { intermediates, others, glance } = companions;
-        Self { trust_domain, anchor, certificate, intermediates, others, standing, valid_until, glance }
+        let voucher = openssl::sha::sha256(&[&anchor.fingerprint.0, trust_domain.as_bytes()].concat());
+        Self {
+            trust_domain,
+            anchor,
+            certificate,
+            intermediates,
+            others,
+            standing,
+            valid_until,
+            glance,
+            voucher,
+        }
     }
 
     /// An identity that nobody verified, for the tests of other modules.
@@ -73,6 +85,11 @@ impl ClientIdentity {
     /// The anchor at the end of the verified path.
     pub fn anchor(&self) -> &Arc<Anchor> {
         &self.anchor
+    }
+
+    /// Tells domain and anchor together from all others, on every node: what a TLS session is bound to.
+    pub fn voucher(&self) -> &[u8; 32] {
+        &self.voucher
     }
 
     /// The leaf.

@@ -200,7 +200,7 @@ fn a_client_without_a_certificate_is_shown_out_when_one_is_demanded() {
 }
 
 /// A client's certificate that lives for so many seconds.
-fn short_lived(site: &Site, name: &str, seconds: i64) {
+pub fn short_lived(site: &Site, name: &str, seconds: i64) {
     use openssl::asn1::Asn1Time;
     use openssl::pkey::PKey;
     use openssl::x509::{X509, X509Builder, X509Name};

@@ -16,6 +16,11 @@ fn identity(output: &str) -> Vec<&str> {
         .collect()
 }
 
+fn declined(gateway: &Gateway, cause: &str) -> f64 {
+    let labels = format!("{{cause=\"{cause}\",listener=\"edge\"}}");
+    gateway.metric(&format!("portcullis_tls_resumptions_declined_total{labels}"))
+}
+
 fn resumed(gateway: &Gateway, version: &str) -> f64 {
     gateway.metric(&format!(
         "portcullis_tls_handshakes_total{{listener=\"edge\",result=\"ok\",resumed=\"yes\",version=\"{version}\"}}"
@@ -66,6 +71,7 @@ fn a_revoked_client_cannot_resume() {
         assert!(!output.contains("200 OK"), "{version}\n{output}");
     }
     gateway.logged(&["\"revoked\"", "CN=sensor-1"]);
+    assert!((declined(&gateway, "revoked") - 2.0).abs() < 0.1);
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn a_ticket_lives_from_the_full_handshake_however_often_it_is_renewed() {
     let listeners = "[{ name: edge, address: \"127.0.0.1:PORT\", tls: { ticket_lifetime: 3s, certificates: [{ chain: \
                      server.crt, key: server.key }] }, client_auth: { mode: require, trust: [fleet] } }]";
     site.configure(&origin.address, &[("listeners", listeners)]);
-    let _gateway = site.start();
+    let gateway = site.start();
     let started = std::time::Instant::now();
     assert!(connect(&site, "-tls1_3", &["-sess_out", "s"]).contains("New, TLS"));
     let mut resumed = 0;
@@ -115,6 +121,7 @@ fn a_ticket_lives_from_the_full_handshake_however_often_it_is_renewed() {
         output.contains("New, TLS").then_some(())
     });
     assert!(resumed >= 1 && started.elapsed().as_secs() >= 3, "{resumed} in {:?}", started.elapsed());
+    assert!((declined(&gateway, "too_old") - 1.0).abs() < 0.1);
 }
 
 #[test]
@@ -135,5 +142,6 @@ fn a_client_whose_anchor_is_gone_cannot_resume() {
         assert!(!output.contains("200 OK"), "{version}\n{output}");
     }
     gateway.logged(&["unknown_issuer", "CN=sensor-1"]);
+    assert!((declined(&gateway, "trust_removed") - 2.0).abs() < 0.1);
     assert_eq!(site.curl(Some("other/sensor-1"), &[], "/").status, 200);
 }

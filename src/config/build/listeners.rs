@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::super::file::{
     CertificateFile, LimitsFile, ListenerFile, ModeFile, OcspFile, ProtocolFile, ServerCertificateFile,
+    TlsFile,
 };
 use super::super::scalar::Span;
 use super::super::types::{
     CertificateFiles, ClientAuth, ClientAuthMode, ListenAddress, ListenerConfig, ListenerLimits, OcspConfig,
-    OcspSource, Protocol, ResponderConfig, ServerCertificateConfig, TlsConfig, TlsVersion,
+    OcspSource, Protocol, ResponderConfig, ServerCertificateConfig, TicketKeySource, TlsConfig, TlsVersion,
 };
 use super::lists::FETCH_TIMEOUT;
 use super::{Builder, quoted};
@@ -20,6 +21,13 @@ use crate::framing::Limits;
 const FROM_CERTIFICATE: &str = "from_certificate";
 
 const DEFAULT_GROUPS: &[&str] = &["X25519MLKEM768", "X25519", "P-256", "P-384"];
+
+const DEFAULT_TICKET_LIFETIME: Duration = Duration::from_secs(3600);
+const LONGEST_TICKET_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+const DEFAULT_ROTATION: Duration = Duration::from_secs(12 * 3600);
+const LONGEST_ROTATION: Duration = LONGEST_TICKET_LIFETIME;
+/// Each ticket is looked for among them.
+const MOST_KEYS: u32 = 32;
 
 impl Builder {
     pub(super) fn listener(&mut self, index: usize, at: &str, file: ListenerFile) -> Option<ListenerConfig> {
@@ -35,6 +43,7 @@ impl Builder {
         if certificates.is_empty() {
             self.problem(format!("{at}.tls.certificates"), "there are none", Some("at least one"), None);
         }
+        let (ticket_lifetime, ticket_keys) = self.tickets(&format!("{at}.tls"), &file.tls);
         let minimum =
             self.version(&format!("{at}.tls.minimum_version"), file.tls.minimum_version, TlsVersion::Tls12);
         let maximum =
@@ -63,7 +72,8 @@ impl Builder {
                 groups: groups
                     .unwrap_or_else(|| DEFAULT_GROUPS.iter().map(|&group| group.to_owned()).collect()),
                 session_tickets: file.tls.session_tickets.unwrap_or(true),
-                ticket_lifetime: span(file.tls.ticket_lifetime, Duration::from_secs(3600)),
+                ticket_lifetime,
+                ticket_keys,
             },
             client_auth: ClientAuth {
                 send_ca_names: file.client_auth.send_ca_names.unwrap_or(true),
@@ -117,6 +127,50 @@ impl Builder {
                 default.trailers,
                 1..=1 << 15,
             ),
+        }
+    }
+
+    /// How long a session lives, and what seals it.
+    fn tickets(&mut self, at: &str, file: &TlsFile) -> (Duration, TicketKeySource) {
+        let lifetime = file.ticket_lifetime.as_ref().map_or(DEFAULT_TICKET_LIFETIME, |span| span.0);
+        if lifetime > LONGEST_TICKET_LIFETIME {
+            let expected = Some("at most 7d (RFC 8446, section 4.6.1)");
+            self.problem(format!("{at}.ticket_lifetime"), "it is too long", expected, None);
+        }
+        let generated = TicketKeySource::Generated { rotate: DEFAULT_ROTATION };
+        let Some(keys) = &file.ticket_keys else { return (lifetime, generated) };
+        let at = format!("{at}.ticket_keys");
+        if file.session_tickets == Some(false) {
+            self.problem(&at, "`session_tickets: false` leaves nothing to seal", Some("no such key"), None);
+        }
+        let source = match (&keys.rotate, &keys.file) {
+            (Some(rotate), None) => {
+                self.check_rotation(&format!("{at}.rotate"), rotate.0, lifetime);
+                TicketKeySource::Generated { rotate: rotate.0 }
+            }
+            (None, Some(file)) => TicketKeySource::File(self.path(file)),
+            (Some(_), Some(_)) => {
+                let hint = "keys of a file are rotated by replacing the file".to_owned();
+                self.problem(&at, "both `rotate` and `file`", Some("one of them"), Some(hint));
+                generated
+            }
+            (None, None) => {
+                self.problem(&at, "neither `rotate` nor `file`", Some("one of them, or no such key"), None);
+                generated
+            }
+        };
+        (lifetime, source)
+    }
+
+    fn check_rotation(&mut self, at: &str, rotate: Duration, lifetime: Duration) {
+        if rotate > LONGEST_ROTATION {
+            self.problem(at, "one key would seal for too long", Some("at most 7d"), None);
+        }
+        // Each of them opens until the last ticket it sealed has ended.
+        if rotate * MOST_KEYS < lifetime {
+            let found = format!("more than {MOST_KEYS} keys would have to be held");
+            let hint = "a longer time, or a shorter `ticket_lifetime`".to_owned();
+            self.problem(at, found, None, Some(hint));
         }
     }
 

@@ -1,22 +1,24 @@
-//! A session ticket as bytes: what we know about a session, and the session itself, sealed with AES-256-GCM.
+//! A session ticket as bytes: the session itself and what we know about it, sealed.
 //!
-//! `name (16) ‖ nonce (12) ‖ sealed { format (1) ‖ began (8) ‖ count (1) ‖ count × position (8) ‖ session } ‖ tag (16)`
+//! `name (16) ‖ nonce (12) ‖ sealed { session ‖ count × position (8) ‖ count (1) ‖ ticket data } ‖ tag (16)`
+//!
+//! The session stands first, and all happens in the one buffer that the library gives, so that nothing is copied twice.
 
-use openssl::symm::{Cipher, decrypt_aead, encrypt_aead};
+use super::cipher::{NONCE, TAG};
+use crate::telemetry::Declined;
+use crate::tls::keys::{KeyRing, TicketKey};
+use crate::tls::ticket::TicketData;
 
-use crate::UnixTime;
-use crate::tls::ticket::TicketKeys;
-
-const NAME: usize = 16;
-const NONCE: usize = 12;
-const TAG: usize = 16;
-const FORMAT: u8 = 1;
 /// A longer chain is not resumed: the client makes a full handshake.
 const LONGEST_CHAIN: usize = 16;
-const HEADER: usize = 1 + 8 + 1;
+/// Of a chain that cannot be carried.
+const NO_CHAIN: u8 = u8::MAX;
+
+/// Where in a ticket the session begins.
+pub(super) const START: usize = TicketKey::NAME + NONCE;
 
 /// The most that sealing adds to a session.
-pub(super) const OVERHEAD: usize = NAME + NONCE + HEADER + LONGEST_CHAIN * Position::SIZE + TAG;
+pub(super) const OVERHEAD: usize = START + LONGEST_CHAIN * Position::SIZE + 1 + TicketData::LONGEST + TAG;
 
 /// Where one certificate of the chain lies in the encoded session, which holds each of them as it was presented. That
 /// saves carrying the chain twice, or decoding the session to find it.
@@ -67,98 +69,83 @@ fn find(certificate: &[u8], session: &[u8]) -> Option<usize> {
         .find(|start| session[*start..].starts_with(certificate))
 }
 
-/// Seals and opens tickets under one set of keys.
-pub(super) struct Sealer {
-    name: [u8; NAME],
-    key: [u8; 32],
+/// Makes a ticket of the session of `len` bytes that stands in `buffer` from [`START`] on; how long it is.
+///
+/// `None` for the chain: one that cannot be found again. Such a ticket is one that nobody will honour.
+pub(super) fn seal(
+    key: &TicketKey,
+    buffer: &mut [u8],
+    len: usize,
+    chain: Option<&[Position]>,
+    data: &TicketData<'_>,
+) -> Option<usize> {
+    let (name, rest) = buffer.split_first_chunk_mut()?;
+    let (nonce, rest) = rest.split_first_chunk_mut()?;
+    *name = key.name;
+    openssl::rand::rand_bytes(nonce).ok()?;
+    let free = rest.len().checked_sub(len)?;
+    let mut tail = &mut rest[len..];
+    write_tail(&mut tail, chain, data).ok()?;
+    let len = len + free - tail.len();
+    Some(START + key.cipher.seal(nonce, name, rest, len)?)
 }
 
-impl Sealer {
-    pub(super) fn new(keys: &[u8; TicketKeys::SIZE]) -> Self {
-        let (mut name, mut key) = ([0; NAME], [0; 32]);
-        name.copy_from_slice(&keys[..NAME]);
-        key.copy_from_slice(&keys[TicketKeys::SIZE - 32..]);
-        Self { name, key }
+fn write_tail(
+    out: &mut impl std::io::Write,
+    chain: Option<&[Position]>,
+    data: &TicketData<'_>,
+) -> std::io::Result<()> {
+    let positions = chain.unwrap_or_default();
+    for position in positions {
+        out.write_all(&position.encode())?;
+    }
+    out.write_all(&[chain.map_or(NO_CHAIN, |positions| positions.len() as u8)])?;
+    data.write(out)
+}
+
+/// What stands in front of a ticket in the clear.
+pub(super) struct Head {
+    name: [u8; TicketKey::NAME],
+    nonce: [u8; NONCE],
+}
+
+impl Head {
+    /// With what follows it.
+    pub(super) fn split(ticket: &[u8]) -> Option<(Self, &[u8])> {
+        let (name, rest) = ticket.split_first_chunk()?;
+        let (nonce, rest) = rest.split_first_chunk()?;
+        Some((Self { name: *name, nonce: *nonce }, rest))
     }
 
-    /// `None` for the chain: one that cannot be found again. Such a ticket is one that nobody will honour.
-    pub(super) fn seal(
-        &self,
-        began: UnixTime,
-        chain: Option<&[Position]>,
-        session: &[u8],
-    ) -> Option<Vec<u8>> {
-        let mut plain = Vec::with_capacity(OVERHEAD + session.len());
-        plain.push(FORMAT);
-        plain.extend(if chain.is_some() { began } else { UnixTime::MIN }.to_be_bytes());
-        let chain = chain.unwrap_or_default();
-        plain.push(chain.len() as u8);
-        for position in chain {
-            plain.extend(position.encode());
-        }
-        plain.extend(session);
-        let mut nonce = [0; NONCE];
-        openssl::rand::rand_bytes(&mut nonce).ok()?;
-        let mut tag = [0; TAG];
-        let sealed =
-            encrypt_aead(Cipher::aes_256_gcm(), &self.key, Some(&nonce), &self.name, &plain, &mut tag)
-                .ok()?;
-        Some([self.name.as_slice(), &nonce, &sealed, &tag].concat())
-    }
-
-    /// `None` for anything that [`seal`](Self::seal) did not write under these keys.
-    pub(super) fn open(&self, ticket: &[u8]) -> Option<Opened> {
-        let (name, rest) = ticket.split_first_chunk::<NAME>()?;
-        let (nonce, rest) = rest.split_first_chunk::<NONCE>()?;
-        let (sealed, tag) = rest.split_last_chunk::<TAG>()?;
-        if *name != self.name {
-            return None;
-        }
-        let opened = decrypt_aead(Cipher::aes_256_gcm(), &self.key, Some(nonce), name, sealed, tag);
-        let Ok(plain) = opened else {
-            // Forged or damaged; the library's note of it is nobody's business but ours.
-            let _ = openssl::error::ErrorStack::get();
-            return None;
-        };
-        Opened::parse(plain)
+    /// Opens what followed it, in place. Nothing is looked at that [`seal`] did not write under one of `keys`.
+    pub(super) fn open<'a>(&self, keys: &KeyRing, sealed: &'a mut [u8]) -> Result<Opened<'a>, Declined> {
+        let key = keys.named(&self.name).ok_or(Declined::UnknownKey)?;
+        let plain = key.cipher.open(&self.nonce, &self.name, sealed).ok_or(Declined::Malformed)?;
+        Opened::parse(plain).ok_or(Declined::Malformed)
     }
 }
 
 /// What was in a ticket.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Opened {
-    pub(super) began: UnixTime,
-    chain: Vec<Position>,
-    plain: Vec<u8>,
-    /// Where in it the session begins.
-    session: usize,
+pub(super) struct Opened<'a> {
+    /// The chain that the client had presented, leaf first; empty if it had none.
+    pub(super) chain: Vec<&'a [u8]>,
+    pub(super) data: TicketData<'a>,
+    pub(super) session: &'a [u8],
 }
 
-impl Opened {
-    fn parse(plain: Vec<u8>) -> Option<Self> {
-        let (&FORMAT, rest) = plain.split_first()? else { return None };
-        let (began, rest) = rest.split_first_chunk::<8>()?;
-        let (&count, mut rest) = rest.split_first()?;
-        let mut chain = Vec::with_capacity(count.into());
-        for _ in 0..count {
-            let (position, tail) = rest.split_first_chunk()?;
-            chain.push(Position::decode(*position));
-            rest = tail;
+impl<'a> Opened<'a> {
+    fn parse(plain: &'a [u8]) -> Option<Self> {
+        let (rest, data) = TicketData::split(plain)?;
+        let (&count, rest) = rest.split_last()?;
+        if usize::from(count) > LONGEST_CHAIN {
+            return None;
         }
-        let (began, session) = (UnixTime::from_be_bytes(*began), plain.len() - rest.len());
-        chain.iter().all(|position| position.within(rest).is_some()).then_some(())?;
-        Some(Self { began, chain, plain, session })
-    }
-
-    /// The chain that the client had presented, leaf first; empty if it had none.
-    pub(super) fn chain(&self) -> Vec<&[u8]> {
-        let session = &self.plain[self.session..];
-        self.chain.iter().filter_map(|position| position.within(session)).collect()
-    }
-
-    pub(super) fn into_session(mut self) -> Vec<u8> {
-        self.plain.drain(..self.session);
-        self.plain
+        let positions = rest.len().checked_sub(usize::from(count) * Position::SIZE)?;
+        let (session, positions) = rest.split_at_checked(positions)?;
+        let (positions, _) = positions.as_chunks();
+        let chain = positions.iter().map(|position| Position::decode(*position).within(session));
+        Some(Self { chain: chain.collect::<Option<_>>()?, data, session })
     }
 }
 
@@ -168,8 +155,30 @@ mod tests {
 
     use super::*;
 
-    fn sealer(fill: u8) -> Sealer {
-        Sealer::new(&[fill; TicketKeys::SIZE])
+    const DATA: TicketData<'_> =
+        TicketData { began: 7, policy: &[1; 32], voucher: &[2; 32], server_name: b"a.test" };
+
+    fn ring(fill: u8) -> KeyRing {
+        let key = TicketKey::new(&[fill; TicketKey::SIZE]).unwrap();
+        KeyRing::shared(vec![key], std::time::Instant::now(), 0)
+    }
+
+    fn sealed(fill: u8, session: &[u8], chain: Option<&[Position]>) -> Vec<u8> {
+        let mut buffer = vec![0; START];
+        buffer.extend(session);
+        buffer.resize(session.len() + OVERHEAD, 0);
+        let len = seal(ring(fill).sealing().unwrap(), &mut buffer, session.len(), chain, &DATA).unwrap();
+        buffer.truncate(len);
+        buffer
+    }
+
+    /// Chain and session, if it can be opened; what else was sealed is compared.
+    fn opened(keys: &KeyRing, ticket: &[u8]) -> Result<(Vec<Vec<u8>>, Vec<u8>), Declined> {
+        let (head, rest) = Head::split(ticket).ok_or(Declined::Malformed)?;
+        let mut rest = rest.to_vec();
+        let opened = head.open(keys, &mut rest)?;
+        assert_eq!(opened.data, DATA);
+        Ok((opened.chain.iter().map(|der| der.to_vec()).collect(), opened.session.to_vec()))
     }
 
     #[test]
@@ -177,9 +186,9 @@ mod tests {
         let session = b"..a leaf of sixteen.. padding, of sixteen, ..an intermediate, too..";
         let chain: [&[u8]; 2] = [b"a leaf of sixteen", b"an intermediate, too"];
         let positions = Position::of_all(&chain, session);
-        let opened = sealer(1).open(&sealer(1).seal(7, positions.as_deref(), session).unwrap()).unwrap();
-        assert_eq!((opened.began, opened.chain()), (7, chain.to_vec()));
-        assert_eq!(opened.into_session(), session);
+        let ticket = sealed(1, session, positions.as_deref());
+        let expected = chain.iter().map(|der| der.to_vec()).collect();
+        assert_eq!(opened(&ring(1), &ticket), Ok((expected, session.to_vec())));
     }
 
     #[test]
@@ -187,36 +196,45 @@ mod tests {
         let positions = Position::of_all(&[b"another leaf that is not there".as_slice()], b"session");
         assert_eq!(Position::of_all(&[b"short".as_slice()], b"short"), None);
         assert_eq!(positions, None);
-        let opened = sealer(1).open(&sealer(1).seal(7, None, b"session").unwrap()).unwrap();
-        assert_eq!(opened.began, UnixTime::MIN);
+        assert_eq!(opened(&ring(1), &sealed(1, b"session", None)), Err(Declined::Malformed));
         assert_eq!(Position::of_all(&[b"s".as_slice(); LONGEST_CHAIN + 1], &[b's'; 99]), None);
     }
 
     #[test]
-    fn a_ticket_of_other_keys_or_with_one_bit_changed_is_none() {
-        let ticket = sealer(1).seal(7, Some(&[]), b"session").unwrap();
+    fn a_ticket_that_does_not_fit_is_none() {
+        let mut buffer = vec![0; START + 7 + 40];
+        assert_eq!(seal(ring(1).sealing().unwrap(), &mut buffer, 7, Some(&[]), &DATA), None);
+        assert_eq!(seal(ring(1).sealing().unwrap(), &mut buffer, 1000, Some(&[]), &DATA), None);
+    }
+
+    #[test]
+    fn a_ticket_of_other_keys_or_with_one_bit_changed_or_cut_off_is_none() {
+        let ticket = sealed(1, b"session", Some(&[]));
         assert!(ticket.len() <= OVERHEAD + b"session".len());
-        assert_eq!(sealer(2).open(&ticket), None);
+        assert_eq!(opened(&ring(2), &ticket), Err(Declined::UnknownKey));
         for bit in 0..ticket.len() * 8 {
             let mut changed = ticket.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(sealer(1).open(&changed), None, "bit {bit}");
+            assert!(opened(&ring(1), &changed).is_err(), "bit {bit}");
+        }
+        for len in 0..ticket.len() {
+            assert!(opened(&ring(1), &ticket[..len]).is_err(), "{len}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_sealed_is_opened(began in any::<i64>(), session in proptest::collection::vec(any::<u8>(), 0..500)) {
-            let opened = sealer(3).open(&sealer(3).seal(began, Some(&[]), &session).unwrap()).unwrap();
-            prop_assert_eq!(opened.began, began);
-            prop_assert!(opened.chain().is_empty());
-            prop_assert_eq!(opened.into_session(), session);
+        fn what_is_sealed_is_opened(session in proptest::collection::vec(any::<u8>(), 0..500)) {
+            let ticket = sealed(3, &session, Some(&[]));
+            prop_assert_eq!(opened(&ring(3), &ticket), Ok((vec![], session)));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Opened::parse(bytes.clone());
-            let _ = sealer(1).open(&bytes);
+            let _ = Opened::parse(&bytes);
+            prop_assert!(opened(&ring(1), &bytes).is_err());
+            // Also behind the name of a key that is held.
+            prop_assert!(opened(&ring(1), &[[1; TicketKey::NAME].as_slice(), &bytes].concat()).is_err());
         }
     }
 }
