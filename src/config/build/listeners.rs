@@ -58,7 +58,6 @@ impl Builder {
         let (tls13_ciphers, ciphers) = self.ciphers(&format!("{at}.tls.ciphers"), file.tls.ciphers);
         let groups = file.tls.groups;
         let client_auth = self.client_auth(at, file.client_auth.mode, &file.client_auth.trust);
-        let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
         Some(ListenerConfig {
             name: file.name.unwrap_or_else(|| format!("listener-{}", index + 1)).into(),
             address: address?,
