@@ -205,6 +205,12 @@ fn decide(
                 format!("refused with 403: the table of route `{}` has no such client", route.name);
             answer.status = Some(403);
         }
+        Decision::TwoReadings(other) => {
+            answer.decision = format!(
+                "refused with 400: origins may read the path as `{other}`, which another route decides about"
+            );
+            answer.status = Some(400);
+        }
         Decision::NoRoute => {
             answer.decision = "refused with 403: no route allows it".into();
             answer.status = Some(403);

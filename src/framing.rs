@@ -10,7 +10,7 @@ mod host;
 mod target;
 
 pub use host::normal_host;
-pub use target::{check_path, check_relative, path};
+pub use target::{check_path, check_relative, other_reading, path};
 
 /// Why a request is refused before anybody decides about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

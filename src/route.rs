@@ -12,6 +12,7 @@ pub(crate) mod sample;
 
 use std::sync::Arc;
 
+use crate::framing::other_reading;
 use crate::trust::ClientIdentity;
 use index::Index;
 use miss::{Misses, StopAtFirst};
@@ -59,6 +60,17 @@ pub enum Decision<'a> {
         route_index: usize,
     },
     NoRoute,
+    /// An origin may read the path as this one, which another route decides about.
+    TwoReadings(String),
+}
+
+impl Decision<'_> {
+    fn route_index(&self) -> Option<usize> {
+        match self {
+            Self::Pool { route_index, .. } | Self::NotInTable { route_index, .. } => Some(*route_index),
+            Self::NoRoute | Self::TwoReadings(_) => None,
+        }
+    }
 }
 
 /// One route, and why it did or did not match.
@@ -93,7 +105,16 @@ impl RouteTable {
         &self.routes
     }
 
+    /// A path is matched as it was sent, and sent on as it was matched. Where origins may read it in another way, that one
+    /// must lead to the same route.
     pub fn decide(&self, identity: Option<&ClientIdentity>, request: &RequestView<'_>) -> Decision<'_> {
+        let decision = self.decide_as_sent(identity, request);
+        let Some(other) = other_reading(request.path) else { return decision };
+        let read = self.decide_as_sent(identity, &RequestView { path: &other, ..*request });
+        if read.route_index() == decision.route_index() { decision } else { Decision::TwoReadings(other) }
+    }
+
+    fn decide_as_sent(&self, identity: Option<&ClientIdentity>, request: &RequestView<'_>) -> Decision<'_> {
         let matches = |route_index: usize| self.routes[route_index].matches(identity, request);
         match self.index.candidates(identity, request).find(|&route_index| matches(route_index)) {
             Some(route_index) => self.follow(route_index, identity),

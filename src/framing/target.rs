@@ -76,7 +76,7 @@ fn is_plain(path: &str) -> bool {
     // A `%` so close to the end that no two digits can follow.
     let cut_off = path.as_bytes().iter().rev().take(2).any(|byte| *byte == b'%');
     let bad_byte = path.bytes().any(|byte| byte == b'\\' || byte.is_ascii_control());
-    let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+    let dots = path.split('/').any(|segment| matches!(without_parameters(segment), "." | ".."));
     !ambiguous_octet && !cut_off && !bad_byte && !dots
 }
 
@@ -87,6 +87,57 @@ fn is_read_in_two_ways(octet: u8) -> bool {
     matches!(octet, b'/' | b'\\' | b'%' | b'-' | b'.' | b'_' | b'~')
         || octet.is_ascii_control()
         || octet.is_ascii_alphanumeric()
+}
+
+/// Some origins cut a segment at its first semicolon, and then resolve `..;`.
+fn without_parameters(segment: &str) -> &str {
+    let plain = segment.find(';').unwrap_or(segment.len());
+    let encoded = segment.as_bytes().windows(3).position(|octet| octet.eq_ignore_ascii_case(b"%3B"));
+    &segment[..encoded.map_or(plain, |encoded| plain.min(encoded))]
+}
+
+/// A path that passed [`check_path`], as an origin that is generous may read it: slashes in a row as one, segments without
+/// what follows a semicolon, characters decoded that may stand in a path as they are, and the digits of the other octets in
+/// upper case (RFC 3986, sections 2.2, 3.3 and 6.2.2.1). `None`: it has no other reading.
+pub fn other_reading(path: &str) -> Option<String> {
+    let bytes = path.as_bytes();
+    if memchr::memchr2(b'%', b';', bytes).is_none() && !bytes.windows(2).any(|pair| pair == b"//") {
+        return None;
+    }
+    let mut other = String::with_capacity(path.len());
+    for segment in path.split('/').map(without_parameters).filter(|segment| !segment.is_empty()) {
+        other.push('/');
+        decode(segment, &mut other);
+    }
+    if path.ends_with('/') || other.is_empty() {
+        other.push('/');
+    }
+    (other != path).then_some(other)
+}
+
+fn decode(segment: &str, out: &mut String) {
+    let mut rest = segment;
+    while let Some((before, after)) = rest.split_once('%') {
+        out.push_str(before);
+        let digits = after.get(..2).unwrap_or(after);
+        match digits.as_bytes() {
+            [high, low] if octet(*high, *low).is_some_and(may_stand_as_it_is) => {
+                out.extend(octet(*high, *low).map(char::from));
+            }
+            _ => {
+                out.push('%');
+                out.push_str(&digits.to_ascii_uppercase());
+            }
+        }
+        rest = &after[digits.len()..];
+    }
+    out.push_str(rest);
+}
+
+/// A semicolon was looked for before.
+fn may_stand_as_it_is(octet: u8) -> bool {
+    matches!(octet, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b'=' | b':' | b'@')
+        || matches!(octet, b'[' | b']' | b'{' | b'}' | b'|' | b'^')
 }
 
 fn octet(high: u8, low: u8) -> Option<u8> {
@@ -115,11 +166,47 @@ mod tests {
             "/a%",
             "/a%4",
             "/a%zz",
+            "/a/..;/b",
+            "/a/.;x=y",
+            "/a/..%3B/b",
+            "/a/..%3bx/b",
         ] {
             assert_eq!(check_path(path), Err(Fault::BadPath), "{path}");
         }
         for path in ["/", "/a.b/c..d", "/.well-known/x", "/caf%C3%A9", "/a%20b", "/a%3Fb", "/a//b"] {
             assert_eq!(check_path(path), Ok(()), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_origins_may_read_in_another_way_has_another_reading() {
+        for (path, other) in [
+            ("//admin", "/admin"),
+            ("/a//b///c", "/a/b/c"),
+            ("/a//", "/a/"),
+            ("//", "/"),
+            ("/;a/b", "/b"),
+            ("/;a", "/"),
+            ("/a;b=c/d", "/a/d"),
+            ("/a%3Bb/d", "/a/d"),
+            ("/a%3ab%40", "/a:b@"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/a%20b//c", "/a%20b/c"),
+        ] {
+            assert_eq!(other_reading(path).as_deref(), Some(other), "{path}");
+        }
+        for path in ["/", "/a", "/a/", "/a:b@", "/a%20b", "/caf%C3%A9", "/a%3F"] {
+            assert_eq!(other_reading(path), None, "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn another_reading_is_a_path_and_has_no_other_reading(path in "(/[a-b.:;%/]{0,3}(%[2-7cC][0-9a-fA-F])?){1,4}") {
+            if check_path(&path).is_ok() && let Some(other) = other_reading(&path) {
+                proptest::prop_assert_eq!(check_path(&other), Ok(()));
+                proptest::prop_assert_eq!(other_reading(&other), None, "{}", other);
+            }
         }
     }
 

@@ -37,6 +37,7 @@ pub fn decide(runtime: &Runtime, connection: &Connection, request: &RequestView<
         Decision::NotInTable { route_index, .. } => {
             Decided { route: Some(route_index), pool: Err(Refusal::NotInTable) }
         }
+        Decision::TwoReadings(_) => Decided::refused(Refusal::TwoReadings),
         Decision::NoRoute => {
             let standing = connection.identity.as_ref().map(|identity| identity.standing());
             let is_good = standing.is_none_or(Standing::is_good);

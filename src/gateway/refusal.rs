@@ -13,6 +13,8 @@ use crate::framing::Fault;
 pub enum Refusal {
     /// Can be read in more than one way.
     BadRequest,
+    /// Its path leads to another route where origins read it in another way.
+    TwoReadings,
     /// Asks for a tunnel.
     Connect,
     /// Expects what we do not know.
@@ -46,6 +48,7 @@ impl Refusal {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::TwoReadings => "two_readings",
             Self::Connect => "connect",
             Self::Expectation => "expectation",
             Self::TargetTooLong => "target_too_long",
@@ -70,7 +73,7 @@ impl Refusal {
         match self {
             // There is no stream to answer on.
             Self::Flood => 0,
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::TwoReadings => 400,
             Self::Connect => 405,
             Self::TooSlow => 408,
             Self::BodyTooLarge => 413,
@@ -91,6 +94,7 @@ impl Refusal {
         matches!(
             self,
             Self::BadRequest
+                | Self::TwoReadings
                 | Self::Connect
                 | Self::Expectation
                 | Self::TargetTooLong

@@ -77,7 +77,7 @@ fn asked() -> Asked<'static> {
 fn pool(table: &RouteTable, identity: Option<&ClientIdentity>, asked: &Asked<'_>) -> Option<String> {
     match table.decide(identity, &asked.view()) {
         Decision::Pool { pool, .. } => Some(pool.to_string()),
-        Decision::NotInTable { .. } | Decision::NoRoute => None,
+        Decision::NotInTable { .. } | Decision::NoRoute | Decision::TwoReadings(_) => None,
     }
 }
 
@@ -91,6 +91,26 @@ fn reasons(route: Route, identity: Option<&ClientIdentity>, asked: &Asked<'_>) -
         RouteOutcome::Missed(reasons) => reasons,
         RouteOutcome::Matched => Vec::new(),
     }
+}
+
+#[test]
+fn a_path_with_another_reading_is_decided_about_only_if_both_lead_to_one_route() {
+    let rule = |text: &str| RequestRule { path: patterns(&[text]), ..RequestRule::default() };
+    let admin = || route("admin", subject("CN", &["root"]), rule("/admin/*"));
+    let table = RouteTable::build(vec![admin(), route("all", ClientMatch::default(), rule("/*"))]);
+    let (root, sensor) =
+        (Sample::new().subject("CN", "root").identity("fleet"), Sample::new().identity("fleet"));
+    let ask = |identity, path| pool(&table, Some(identity), &Asked { path, ..asked() });
+    assert_eq!(ask(&root, "/admin/a//b").as_deref(), Some("admin"));
+    assert_eq!(ask(&root, "//admin/a"), None);
+    assert_eq!(ask(&root, "/admin;a/b"), None);
+    assert_eq!(ask(&root, "//readings").as_deref(), Some("all"));
+    // For whom both are the same, both may be.
+    assert_eq!(ask(&sensor, "//admin/a").as_deref(), Some("all"));
+    // Where only the other reading leads anywhere, nobody gets there.
+    let table = RouteTable::build(vec![admin()]);
+    let decided = table.decide(Some(&root), &Asked { path: "//admin/a", ..asked() }.view());
+    assert!(matches!(decided, Decision::TwoReadings(other) if other == "/admin/a"));
 }
 
 #[test]

@@ -367,3 +367,92 @@ fn limits_that_nobody_could_keep_are_refused() {
         );
     }
 }
+
+#[test]
+fn a_path_that_an_origin_may_read_as_another_routes_path_is_refused_and_any_other_passes_unchanged() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    let routes = "[{ client: { trust: fleet, subject: { CN: nobody } }, request: { path: [\"/admin/*\", \"/a:b\", \"/caf%C3%A9\"] }, pool: main }, \
+                   { client: { trust: fleet }, request: { path: \"/readings/*\" }, pool: main }]";
+    site.configure(&origin.address, &[("routes", routes)]);
+    let gateway = site.start();
+    let mut expected = Vec::new();
+    for version in ["--http1.1", "--http2"] {
+        for path in [
+            "/readings//x",
+            "/readings/x;v=1",
+            "/readings/a%3ab",
+            "/readings/%c3%a9",
+            "/readings/%C3%A9/",
+            "/readings/x//",
+        ] {
+            assert_eq!(site.curl(Some("sensor-1"), &[version], path).status, 200, "{path}");
+            expected.push(path);
+        }
+        // As it was sent it leads nowhere, and as it may be read it leads to a route.
+        for path in ["//readings/x", "/readings;x/y", "/%72eadings", "/readings/..;/x", "/readings/..%3b/x"] {
+            assert_eq!(site.curl(Some("sensor-1"), &[version], path).status, 400, "{path}");
+        }
+    }
+    gateway.logged(&["\"kind\":\"request\"", "//readings/x", "two_readings"]);
+    let explained = |path: &str| {
+        let url = format!("https://localhost{path}");
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["explain", "-c", "gateway.yaml", "--cert", "sensor-1.crt", "GET", &url])
+            .current_dir(site.path())
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(
+        explained("//readings/x").contains("may read the path as `/readings/x`"),
+        "{}",
+        explained("//readings/x")
+    );
+    assert!(explained("/readings//x").contains("forwarded to pool"));
+    let seen: Vec<_> =
+        origin.requests().iter().map(|request| request.split(' ').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn the_path_that_the_routes_saw_is_the_path_that_the_origin_gets() {
+    let (site, origin) = (Site::new(), Scripted::saying(EMPTY));
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    // The same ones in each run.
+    let mut state = 7_u32;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) as usize % below
+    };
+    let parts = [
+        "/", "a", "B", ".", "..", "%20", "%2e", "%C3%A9", "%c3", ";", ":", "|", "[", "%3A", "%25", "?", "=",
+        "~",
+    ];
+    let mut wire = site.wire("sensor-1");
+    let (mut served, mut refused) = (0, 0);
+    for number in 0..300 {
+        let target = (0..next(6)).fold(format!("/{number}/"), |target, _| target + parts[next(parts.len())]);
+        // One is ordinary, the other takes Pingora's way.
+        for method in ["GET", "PROPFIND"] {
+            let before = origin.requests().len();
+            wire.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            let status = wire.answer().map_or(0, |answer| answer.status);
+            if status == 200 {
+                served += 1;
+                let line = format!("{method} {target} HTTP/1.1\r\n");
+                assert!(origin.requests().last().unwrap().starts_with(&line), "{target}");
+                let path = target.split('?').next().unwrap();
+                gateway.logged(&[
+                    &format!("\"method\":\"{method}\""),
+                    &format!("\"path\":\"{path}\",\"status\":200"),
+                ]);
+            } else {
+                refused += 1;
+                assert_eq!((status, origin.requests().len()), (400, before), "{target}");
+                wire = site.wire("sensor-1");
+            }
+        }
+    }
+    assert!(served > 100 && refused > 50, "{served} {refused}");
+}

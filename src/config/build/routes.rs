@@ -10,6 +10,7 @@ use super::super::scalar::{Strings, closest};
 use super::super::types::{ClientAuthMode, ListenerConfig, RouteConfig, TargetConfig, TrustConfig};
 use super::Builder;
 use crate::certificate::AttributeKind;
+use crate::framing::other_reading;
 use crate::pattern::{Pattern, PatternSpec};
 use crate::route::{Accepts, ClientMatch, ClientRule, RequestRule, SanMatch, SerialMatch};
 use crate::trust::FaultKind;
@@ -209,6 +210,13 @@ impl Builder {
         let patterns = self.patterns(at, file);
         for error in patterns.iter().filter_map(|pattern| pattern.check_path().err()) {
             self.problem(at.to_owned(), error.to_string(), Some("a path begins with `/`"), None);
+        }
+        // Requests for it are refused, since origins may read it in another way than this.
+        for text in patterns.iter().flat_map(|pattern| [pattern.exact(), pattern.root()]).flatten() {
+            if let Some(other) = other_reading(text) {
+                let found = format!("origins may read `{text}` in another way");
+                self.problem(at.to_owned(), found, Some(&format!("`{other}`")), None);
+            }
         }
         patterns
     }
