@@ -112,6 +112,10 @@ pub enum TrustError {
     DeltaWithoutBase { issuer: String, number: String, base: String, found: String },
     #[error("there is no memory for the revocation lists")]
     NoMemory,
+    #[error(
+        "the revocation list of `{issuer}` that is in force (cRLNumber {in_force}) is gone: clients that it revoked would come back"
+    )]
+    Gone { issuer: String, in_force: String },
     #[error("there is no list of `{issuer}` in it any more: clients that it revoked would come back")]
     FellSilent { issuer: String },
 }
@@ -274,6 +278,11 @@ impl TrustDomain {
     /// Whether this domain may take the place of `previous`: not when one of its lists is older.
     pub fn check_succession(&self, previous: &Self) -> Result<(), TrustError> {
         self.revoked.check_succession(&previous.revoked)
+    }
+
+    /// Whether every list of `previous` still has a successor here: not where an anchor's list is simply gone.
+    pub fn check_completeness(&self, previous: &Self) -> Result<(), TrustError> {
+        self.revoked.check_completeness(&previous.revoked, |issuer| self.names.contains(issuer))
     }
 
     /// When a verdict may change without anybody changing the domain.

@@ -289,7 +289,7 @@ impl Loader<'_> {
         match TrustDomain::build(&trust.name, bundle, lists, trust.policy.clone()) {
             Ok(domain) => {
                 let domain = domain.awaiting(awaited);
-                self.refuse_older_lists(&domain)?;
+                self.refuse_older_lists(trust, &domain)?;
                 self.doubt_lists_about_the_expired(trust, &domain);
                 let domain = self.deny(domain, denied, still_denied);
                 for anchor in domain.anchors_without_list() {

@@ -103,6 +103,11 @@ impl RevocationList {
         Ok(())
     }
 
+    /// Whether it has the name of `issuer`.
+    pub fn is_by(&self, issuer: &Certificate) -> bool {
+        *self.issuer_key == *issuer.subject().comparable()
+    }
+
     /// RFC 4514 text.
     pub fn issuer(&self) -> &str {
         &self.issuer
@@ -181,6 +186,10 @@ impl TrustError {
             found: number_text(found),
             in_force: number_text(in_force),
         }
+    }
+
+    fn gone(list: &RevocationList) -> Self {
+        Self::Gone { issuer: list.issuer.clone(), in_force: number_text(list) }
     }
 }
 

@@ -644,6 +644,17 @@ fn the_newest_list_of_an_issuer_counts_and_none_is_rolled_back() {
     assert!(domain(10).check_succession(&domain(9)).is_ok());
     assert!(domain(9).check_succession(&domain(9)).is_ok());
     assert!(matches!(domain(9).check_succession(&domain(10)), Err(TrustError::RolledBack { .. })));
+    // One that is gone says nothing, unless a list of everything has taken its place, or its issuer is gone too.
+    let other = Plan::ca("CN=Other").self_signed();
+    let of = |anchors: &[&Minted], lists| domain_of("fleet", anchors, lists, TrustPolicy::default());
+    let of_other = || list(&revoking(&[]), &other);
+    let held = of(&[&root, &other], vec![numbered_list(9, &[7]), of_other()]);
+    let gone =
+        |domain: Arc<TrustDomain>| matches!(domain.check_completeness(&held), Err(TrustError::Gone { .. }));
+    assert!(gone(of(&[&root, &other], vec![of_other()])));
+    assert!(gone(of(&[&root, &other], vec![numbered_list(9, &[7])])));
+    assert!(!gone(of(&[&root, &other], vec![numbered_list(8, &[]), of_other()])));
+    assert!(!gone(of(&[&other], vec![of_other()])));
     // Numbers are numbers: 0x0100 comes after 0xff.
     let longer = ListPlan {
         number: None,

@@ -150,6 +150,7 @@ fn grace_lets_requests_of_a_revoked_client_finish_and_then_cuts_what_is_left() {
 fn connections_end_with_the_anchor_or_the_trust_domain_that_vouched_for_them() {
     let (site, origin) = (Site::new(), Origin::start());
     site.pki_in("other", &["init", "--common-name", "Other CA"]);
+    site.pki(&["crl"]);
     std::fs::write(
         site.path().join("both.crt"),
         ["ca.crt", "other/ca.crt"]
@@ -160,6 +161,12 @@ fn connections_end_with_the_anchor_or_the_trust_domain_that_vouched_for_them() {
     for (old, new, stays) in [
         ("{ fleet: { anchors: both.crt } }", "{ fleet: { anchors: ca.crt } }", true),
         ("{ fleet: { anchors: both.crt } }", "{ fleet: { anchors: other/ca.crt } }", false),
+        // Its list, still there, does not keep it in.
+        (
+            "{ fleet: { anchors: both.crt, revocation: { lists: [ca.crl] } } }",
+            "{ fleet: { anchors: other/ca.crt, revocation: { lists: [ca.crl] } } }",
+            false,
+        ),
         ("{ fleet: { anchors: ca.crt } }", "{ fleet: { anchors: both.crt } }", true),
         ("{ fleet: { anchors: ca.crt } }", "{ fleet: { anchors: ca.crt, max_depth: 0 } }", true),
         ("{ fleet: { anchors: ca.crt } }", "{ fleet: { anchors: ca.crt, max_chain_bytes: 10 } }", false),

@@ -153,6 +153,40 @@ fn a_list_that_cannot_be_relied_on_changes_nothing_and_is_told_of() {
     assert!(out());
 }
 
+#[test]
+fn a_list_that_goes_from_a_directory_brings_nobody_back() {
+    let site = Site::new();
+    site.pki(&["revoke", "sensor-1.crt"]);
+    site.pki(&["crl"]);
+    site.pki_in("other", &["init", "--common-name", "Other CA"]);
+    site.pki_in("other", &["crl"]);
+    let at = |file: &str| site.path().join(file);
+    let read = |file: &str| std::fs::read_to_string(at(file)).unwrap();
+    std::fs::write(at("both.crt"), read("ca.crt") + &read("other/ca.crt")).unwrap();
+    std::fs::create_dir(at("crl.d")).unwrap();
+    std::fs::rename(at("ca.crl"), at("crl.d/fleet.crl")).unwrap();
+    std::fs::rename(at("other/ca.crl"), at("crl.d/other.crl")).unwrap();
+    let trust =
+        |lists: &str| format!("{{ fleet: {{ anchors: both.crt, revocation: {{ lists: [{lists}] }} }} }}");
+    let configure = |lists: &str| site.configure(&origin(), &[("trust", &trust(lists))]);
+    configure("crl.d");
+    let gateway = site.start();
+    let out = || site.curl(Some("sensor-1"), &[], "/").status == 0;
+    assert!(out());
+    std::fs::rename(at("crl.d/fleet.crl"), at("crl.d/fleet.crl.old")).unwrap();
+    eventually("it is refused", || (reloads(&gateway, "failed") > 0.5).then_some(()));
+    gateway.logged(&["reload refused", "the revocation list of `CN=Test CA` that is in force", "is gone"]);
+    assert!(out());
+    // Nor when all is read anew.
+    let (status, told) = gateway.reload();
+    assert!(status != 200 && told.contains("is gone"), "{told}");
+    assert!(out());
+    // Who says so in the configuration is believed.
+    configure("crl.d/other.crl");
+    assert_eq!(gateway.reload().0, 200);
+    assert!(!out());
+}
+
 /// A list as `openssl ca` writes it. `index`: serial and reason of each entry.
 fn openssl_list(directory: &Path, number: u32, base: Option<u32>, index: &[(&str, &str)], file: &str) {
     openssl_list_between(directory, None, number, base, index, file);

@@ -26,6 +26,8 @@ impl Loader<'_> {
         issuers: &[Certificate],
     ) -> (Vec<Arc<RevocationList>>, Vec<AwaitedList>) {
         let (mut lists, mut awaited) = (Vec::new(), Vec::new());
+        let known = [issuers, &self.former_anchors(trust, issuers)].concat();
+        let (anchors, issuers) = (issuers, &*known);
         for (index, source) in trust.lists.iter().enumerate() {
             let at = format!("trust.{}.revocation.lists[{index}]", trust.name);
             match source {
@@ -46,7 +48,32 @@ impl Loader<'_> {
                 }
             }
         }
+        lists.retain(|list: &Arc<RevocationList>| {
+            let is_by_anchor = anchors.iter().any(|anchor| list.is_by(anchor));
+            if !is_by_anchor {
+                self.list_warnings.push(format!(
+                    "trust.{}: the revocation list of `{}` says nothing any more: its issuer was taken out of the anchors (a \
+                     start would refuse it: take it out too)",
+                    trust.name,
+                    list.issuer()
+                ));
+            }
+            is_by_anchor
+        });
         (lists, awaited)
+    }
+
+    /// Authorities that are anchors no more: that their lists are still there does not keep them in. One of the name of an
+    /// anchor is not among them, so that no old key speaks for a new one.
+    fn former_anchors(&self, trust: &TrustConfig, anchors: &[Certificate]) -> Vec<Certificate> {
+        let names: BTreeSet<_> = anchors.iter().map(|anchor| anchor.subject().comparable()).collect();
+        let previous = self.previous.into_iter().flat_map(|previous| &previous.trust);
+        previous
+            .filter(|domain| *domain.name() == trust.name)
+            .flat_map(|domain| domain.certificates())
+            .filter(|former| !names.contains(&former.subject().comparable()))
+            .cloned()
+            .collect()
     }
 
     fn revocation_lists_at(
@@ -86,13 +113,18 @@ impl Loader<'_> {
         }
     }
 
-    /// An old list, put back by mistake or by somebody who wants a revoked client in, does not take effect.
-    pub(super) fn refuse_older_lists(&mut self, domain: &TrustDomain) -> Option<()> {
-        let previous = self.previous.map_or(&[][..], |previous| &previous.trust);
-        let in_force = previous.iter().find(|in_force| in_force.name() == domain.name());
-        let Some(Err(error)) = in_force.map(|in_force| domain.check_succession(in_force)) else {
-            return Some(());
-        };
+    /// An old list, put back by mistake or by somebody who wants a revoked client in, does not take effect; nor does it that
+    /// a file is gone, unless the configuration looks elsewhere now.
+    pub(super) fn refuse_older_lists(&mut self, trust: &TrustConfig, domain: &TrustDomain) -> Option<()> {
+        let Some(previous) = self.previous else { return Some(()) };
+        let in_force = previous.trust.iter().find(|in_force| in_force.name() == domain.name());
+        let Some(in_force) = in_force else { return Some(()) };
+        let is_same_place =
+            previous.config.trust.iter().any(|old| old.name == trust.name && old.lists == trust.lists);
+        let checked = domain.check_succession(in_force);
+        let checked =
+            if is_same_place { checked.and_then(|()| domain.check_completeness(in_force)) } else { checked };
+        let Err(error) = checked else { return Some(()) };
         let at = format!("trust.{}.revocation.lists", domain.name());
         self.problem(at, error.to_string(), None, Some("a restart takes whatever list is there"));
         None

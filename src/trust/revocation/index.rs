@@ -197,4 +197,24 @@ impl RevocationIndex {
         }
         Ok(())
     }
+
+    /// A list may go with its issuer, or once a list of everything has taken its place.
+    pub(in crate::trust) fn check_completeness(
+        &self,
+        previous: &Self,
+        is_anchor: impl Fn(&[u8]) -> bool,
+    ) -> Result<(), TrustError> {
+        let takes_place_of =
+            |new: &RevocationList, old: &RevocationList| new.is_whole() && !old.is_newer_than(new);
+        for (issuer, lists) in previous.by_issuer.iter().filter(|(issuer, _)| is_anchor(issuer)) {
+            let here = self.by_issuer.get(issuer).map_or(&[][..], Vec::as_slice);
+            let is_gone = |old: &&Arc<RevocationList>| {
+                !here.iter().any(|new| new.scope == old.scope || takes_place_of(new, old))
+            };
+            if let Some(gone) = lists.iter().find(is_gone) {
+                return Err(TrustError::gone(gone));
+            }
+        }
+        Ok(())
+    }
 }
