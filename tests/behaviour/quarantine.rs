@@ -61,7 +61,7 @@ fn an_expired_client_reaches_the_renewal_pool_and_nothing_else() {
     let gateway = fleet.start(THIRTY_DAYS, TRUST);
     let mut answered = 0;
     // Over both protocols; and by Pingora, which carries what may be upgraded.
-    let upgrade = ["--http1.1", "-H", "Connection: Upgrade", "-H", "Upgrade: x"];
+    let upgrade = ["--http1.1", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket"];
     for way in [&["--http1.1"][..], &["--http2"], &upgrade] {
         let forged = [
             "-H",
