@@ -275,13 +275,14 @@ fn a_listener_says_how_large_a_request_may_be_in_either_version() {
         let many: Vec<&str> = many.iter().flat_map(|field| ["-H", field]).collect();
         assert_eq!(ask(&many, "/"), 431, "{version}");
         assert_eq!(ask(&["--data", &body], "/"), 413, "{version}");
-        // Of a length that nobody says.
-        let file = site.path().join("body");
-        std::fs::write(&file, &body).unwrap();
-        let chunked =
-            ["-T", file.to_str().unwrap(), "-H", "Transfer-Encoding: chunked", "-H", "Content-Length:"];
-        assert_eq!(ask(&chunked[..if version == "--http2" { 2 } else { 4 }], "/chunked"), 413, "{version}");
     }
+    // Of a length that nobody says. (Over HTTP/2 some versions of curl take an answer that comes before they have sent the
+    // body for a broken stream.)
+    let file = site.path().join("body");
+    std::fs::write(&file, &body).unwrap();
+    let chunked =
+        ["--http1.1", "-H", "Expect:", "-T", file.to_str().unwrap(), "-H", "Transfer-Encoding: chunked"];
+    assert_eq!(site.curl(Some("sensor-1"), &chunked, "/chunked").status, 413);
     let whole = origin.requests();
     assert!(whole.iter().all(|request| request.contains(" /fits ")), "{whole:?}");
 }
