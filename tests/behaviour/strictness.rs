@@ -259,7 +259,7 @@ fn a_listener_says_how_large_a_request_may_be_in_either_version() {
         &origin.address,
         &[],
     );
-    let _gateway = site.start();
+    let gateway = site.start();
     let long = format!("/{}", "x".repeat(64));
     let field = format!("X-A: {}", "x".repeat(2100));
     let many: Vec<String> = (0..16).map(|number| format!("X-{number}: a")).collect();
@@ -274,10 +274,13 @@ fn a_listener_says_how_large_a_request_may_be_in_either_version() {
         assert_eq!(ask(&["-H", &field], "/"), 431, "{version}");
         let many: Vec<&str> = many.iter().flat_map(|field| ["-H", field]).collect();
         assert_eq!(ask(&many, "/"), 431, "{version}");
-        assert_eq!(ask(&["--data", &body], "/"), 413, "{version}");
+        let path = format!("/large{version}");
+        let heard = ask(&["--data", &body], &path);
+        gateway.logged(&[&path, "\"status\":413", "body_too_large"]);
+        // Over HTTP/2 some versions of curl take an answer that comes before they have sent the body for a broken stream.
+        assert!(heard == 413 || version == "--http2", "{heard}");
     }
-    // Of a length that nobody says. (Over HTTP/2 some versions of curl take an answer that comes before they have sent the
-    // body for a broken stream.)
+    // Of a length that nobody says.
     let file = site.path().join("body");
     std::fs::write(&file, &body).unwrap();
     let chunked =
