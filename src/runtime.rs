@@ -91,6 +91,20 @@ pub struct ListenerRuntime {
 }
 
 impl ListenerRuntime {
+    /// The same listener with these in place of the trust domains of the same names.
+    fn trusting(self: &Arc<Self>, trust: &[Arc<TrustDomain>]) -> Arc<Self> {
+        let Some(set) = &self.trust else { return self.clone() };
+        let newer = |old: &Arc<TrustDomain>| {
+            trust.iter().find(|domain| domain.name() == old.name()).unwrap_or(old).clone()
+        };
+        let domains: Vec<_> = set.domains().iter().map(newer).collect();
+        // Chains that were believed are remembered for as long as the same domains are asked.
+        if domains.iter().zip(set.domains()).all(|(new, old)| Arc::ptr_eq(new, old)) {
+            return self.clone();
+        }
+        Arc::new(Self { trust: Some(Arc::new(TrustSet::new(domains))), ..Self::clone(self) })
+    }
+
     pub fn demands_certificate(&self) -> bool {
         self.mode == ClientAuthMode::Require
     }

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{ListenerRuntime, Runtime};
-use crate::trust::{DenyForm, DenyIndexBuilder, DenyListError, TrustDomain, TrustSet};
+use super::Runtime;
+use crate::trust::{DenyForm, DenyIndexBuilder, DenyListError, TrustDomain};
 
 impl Runtime {
     /// Nothing is read anew but this list: no other file, whatever is wrong with it just now, stands in the way of whoever
@@ -16,7 +16,7 @@ impl Runtime {
             blocked.read(&file.display().to_string(), DenyForm::Yaml, yaml.as_bytes())?;
             trust.push(Arc::new(TrustDomain::clone(domain).blocking(Arc::new(blocked.finish()))));
         }
-        let listeners = self.listeners.iter().map(|listener| Arc::new(listener.trusting(&trust))).collect();
+        let listeners = self.listeners.iter().map(|listener| listener.trusting(&trust)).collect();
         Ok(Self {
             generation: self.generation + 1,
             listeners,
@@ -24,16 +24,5 @@ impl Runtime {
             own_deny_list: Some(file.to_owned()),
             ..self.clone()
         })
-    }
-}
-
-impl ListenerRuntime {
-    /// The same listener with these in place of the trust domains of the same names.
-    fn trusting(&self, trust: &[Arc<TrustDomain>]) -> Self {
-        let newer = |old: &Arc<TrustDomain>| {
-            trust.iter().find(|domain| domain.name() == old.name()).unwrap_or(old).clone()
-        };
-        let domains = self.trust.as_ref().map(|set| set.domains().iter().map(newer).collect());
-        Self { trust: domains.map(TrustSet::new).map(Arc::new), ..self.clone() }
     }
 }

@@ -12,8 +12,7 @@ use std::time::SystemTime;
 use super::{Loader, Runtime, Surroundings};
 use crate::UnixTime;
 use crate::config::{Config, ListPlace, ListSource, Problem, TrustConfig};
-use crate::runtime::ListenerRuntime;
-use crate::trust::{AwaitedList, TrustDomain, TrustSet};
+use crate::trust::{AwaitedList, TrustDomain};
 
 /// The lists that have changed, and what came of reading them.
 pub struct Renewed {
@@ -41,40 +40,16 @@ pub(in crate::runtime) fn renew(
         return Renewed { runtime: None, problems };
     }
     super::show(&trust, surroundings);
-    let listeners = in_force.listeners.iter().map(|listener| renewed_listener(listener, &trust)).collect();
     let runtime = Runtime {
         generation: in_force.generation + 1,
         loaded_at: SystemTime::now(),
-        config: config.clone(),
-        listeners,
+        listeners: in_force.listeners.iter().map(|listener| listener.trusting(&trust)).collect(),
         trust,
-        pools: in_force.pools.clone(),
-        routes: in_force.routes.clone(),
-        route_metrics: in_force.route_metrics.clone(),
-        identity_headers: in_force.identity_headers.clone(),
-        forwarding: in_force.forwarding.clone(),
-        admin_token: in_force.admin_token.clone(),
-        certificates: in_force.certificates.clone(),
-        staples: in_force.staples.clone(),
         own_deny_list: loader.own_deny_list.or_else(|| in_force.own_deny_list.clone()),
-        warnings: in_force.warnings.clone(),
         list_warnings: loader.list_warnings,
+        ..in_force.clone()
     };
     Renewed { runtime: Some(runtime), problems }
-}
-
-fn renewed_listener(listener: &Arc<ListenerRuntime>, trust: &[Arc<TrustDomain>]) -> Arc<ListenerRuntime> {
-    let Some(set) = &listener.trust else { return listener.clone() };
-    let renewed =
-        |old: &Arc<TrustDomain>| trust.iter().find(|new| new.name() == old.name()).unwrap_or(old).clone();
-    let domains: Vec<_> = set.domains().iter().map(renewed).collect();
-    if domains.iter().zip(set.domains()).all(|(new, old)| Arc::ptr_eq(new, old)) {
-        return listener.clone();
-    }
-    Arc::new(ListenerRuntime {
-        trust: Some(Arc::new(TrustSet::new(domains))),
-        ..ListenerRuntime::clone(listener)
-    })
 }
 
 impl Loader<'_> {
