@@ -280,6 +280,21 @@ fn a_listener_says_how_large_a_request_may_be_in_either_version() {
         // Over HTTP/2 some versions of curl take an answer that comes before they have sent the body for a broken stream.
         assert!(heard == 413 || version == "--http2", "{heard}");
     }
+    let url = format!("https://localhost:{}/large", site.port);
+    for length in [Some("101"), None] {
+        let status = site.over_h2("sensor-1", async |send| {
+            let mut request = http::Request::post(&url);
+            if let Some(length) = length {
+                request = request.header("content-length", length);
+            }
+            let request = request.body(()).unwrap();
+            let (response, mut sending) = send.ready().await.unwrap().send_request(request, false).unwrap();
+            // Refused by its head, it may be over already.
+            let _ = sending.send_data(body.clone().into(), true);
+            response.await.unwrap().status()
+        });
+        assert_eq!(status, 413, "{length:?}");
+    }
     // Of a length that nobody says.
     let file = site.path().join("body");
     std::fs::write(&file, &body).unwrap();
