@@ -7,7 +7,9 @@ mod encode;
 mod family;
 mod field;
 mod forwarding;
+mod networks;
 mod prefix;
+mod source;
 mod spec;
 mod xfcc;
 
@@ -18,7 +20,9 @@ use family::Folded;
 
 pub use field::{FieldError, IdentityField};
 pub use forwarding::{DROPPED, Forwarding};
+pub use networks::Networks;
 pub use prefix::{Prefix, PrefixError};
+pub use source::Source;
 pub use spec::{HeaderPreset, HeaderSpecError, IdentityHeaderSpec, NamedHeader};
 
 /// Says what is wrong with a client in quarantine. Not one of the configured headers: whoever gets such clients must hear

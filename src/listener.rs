@@ -5,6 +5,7 @@
 
 pub mod connection;
 pub mod contexts;
+mod door;
 mod doorkeeper;
 mod handshake;
 mod linger;
@@ -32,6 +33,7 @@ use crate::runtime::Cell;
 use crate::telemetry::{HandshakeFailure, HandshakeInFlight, Telemetry};
 use crate::tls;
 use connection::{Connection, ConnectionId};
+use door::{Door, Visit};
 use live::Entered;
 use socket::Accepting;
 use stream::ClientStream;
@@ -106,12 +108,15 @@ impl Service for Edge {
                 std::process::exit(1);
             }
         };
+        let runtime = self.cell.load_full();
         let accepting: Vec<_> = listeners
             .into_iter()
+            .zip(&runtime.listeners)
             .enumerate()
-            .map(|(index, socket)| {
+            .map(|(index, (socket, listener))| {
                 let acceptor = Arc::new(Acceptor {
                     index,
+                    door: Door::new(listener, self.telemetry.clone()),
                     cell: self.cell.clone(),
                     telemetry: self.telemetry.clone(),
                     relay: self.relay.clone(),
@@ -141,6 +146,7 @@ impl Service for Edge {
 /// The accept loop of one listener.
 struct Acceptor {
     index: usize,
+    door: Door,
     cell: Arc<Cell>,
     telemetry: Arc<Telemetry>,
     relay: Arc<Relay>,
@@ -185,10 +191,15 @@ impl Acceptor {
         let handshake = metrics.handshake_started();
         // `[::]` takes IPv4 clients too, whose addresses are written as they know them.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        if is_full {
-            metrics.handshake_failed(HandshakeFailure::Overloaded);
-            return;
-        }
+        let visit = if is_full {
+            Err(HandshakeFailure::Overloaded)
+        } else {
+            self.door.enter(peer.ip(), &listener.door)
+        };
+        let visit = match visit {
+            Ok(visit) => visit,
+            Err(reason) => return self.door.turn_away(&tcp, peer, listener, reason),
+        };
         // Counted here: many may be accepted before a worker takes up the first of them.
         let open = metrics.connection_opened();
         let acceptor = self.clone();
@@ -197,15 +208,23 @@ impl Acceptor {
             // The socket is registered with the reactor of the worker that serves it.
             let Ok(tcp) = TcpStream::from_std(tcp) else { return };
             let _open = open;
-            acceptor.serve(&entered, tcp, peer, handshake).await;
+            acceptor.serve(&entered, tcp, peer, handshake, visit).await;
         });
     }
 
-    async fn serve(&self, entered: &Entered, tcp: TcpStream, peer: SocketAddr, in_flight: HandshakeInFlight) {
+    async fn serve(
+        &self,
+        entered: &Entered,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        in_flight: HandshakeInFlight,
+        mut visit: Visit,
+    ) {
         let id = ConnectionId::next();
         let runtime = self.cell.pin();
         let Some(listener) = runtime.listeners.get(self.index) else { return };
         let outcome = handshake::accept(listener, tcp, id, peer, in_flight, &self.telemetry).await;
+        visit.is_known();
         let Some(client) = outcome else { return };
         let connection = Arc::new(Connection::new(id, self.index, peer, &client));
         // The snapshot the client was admitted under is not kept: each request pins its own.

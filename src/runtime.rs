@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::UnixTime;
 use crate::admin::Token;
-use crate::config::{ClientAuthMode, Config, ConfigErrors, ListenAddress, ListenerLimits};
+use crate::config::{ClientAuthMode, Config, ConfigErrors, DoorConfig, ListenAddress, ListenerLimits};
 use crate::fetch::WantedStaple;
 use crate::headers::{Forwarding, IdentityHeaders};
 use crate::listener::contexts::ServerContexts;
@@ -84,6 +84,7 @@ pub struct ListenerRuntime {
     pub address: ListenAddress,
     pub mode: ClientAuthMode,
     pub limits: ListenerLimits,
+    pub door: Arc<DoorConfig>,
     pub tickets: ListenerTickets,
     pub contexts: ServerContexts,
     pub trust: Option<Arc<TrustSet>>,

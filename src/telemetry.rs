@@ -19,6 +19,7 @@ mod record;
 mod revocation;
 mod shown;
 mod tally;
+mod turned_away;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -42,6 +43,7 @@ pub use metrics::Metrics;
 pub use quarantine::Went;
 pub use record::{ConnectionRecord, EndedRecord, RequestRecord};
 pub use revocation::{ListStatus, RevocationMetrics};
+pub use turned_away::TurnedAwayRecord;
 
 /// Where the serving threads report to. Nothing here blocks or waits.
 pub struct Telemetry {
@@ -104,6 +106,12 @@ impl Telemetry {
     /// The record of what an operator did, or of what somebody tried to do. Always written.
     pub fn action(&self, record: ActionRecord) {
         self.log.action(record);
+    }
+
+    /// The record of connections that were not even shaken hands with. Always written: there are few of them, however many
+    /// connections they are about.
+    pub fn turned_away(&self, record: TurnedAwayRecord) {
+        self.log.turned_away(record);
     }
 
     /// Whether this request's record is to be written: refusals and errors always, of the others one in N.

@@ -11,6 +11,8 @@ mod both_ways;
 mod census;
 #[path = "behaviour/deny.rs"]
 mod deny;
+#[path = "behaviour/door.rs"]
+mod door;
 #[path = "behaviour/drills.rs"]
 mod drills;
 #[path = "behaviour/ending.rs"]

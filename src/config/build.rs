@@ -1,5 +1,6 @@
 //! `ConfigFile` → `Config`. Every problem is found, not the first: each section is read by itself.
 
+mod door;
 mod listeners;
 mod lists;
 mod pools;

@@ -1,5 +1,7 @@
 //! The YAML as it is written: one struct for each mapping, nothing checked but shape and spelling.
 
+mod door;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,6 +13,8 @@ use serde::{Deserialize, Deserializer};
 use super::scalar::{Span, Strings};
 use crate::headers::IdentityHeaderSpec;
 use crate::pattern::PatternSpec;
+
+pub use door::SourceLimitsFile;
 
 /// Reads an enum of a word and a mapping. Serde's `untagged` would forget which key of the mapping is wrong.
 macro_rules! word_or_mapping {
@@ -76,6 +80,11 @@ pub struct ListenerFile {
     pub client_auth: ClientAuthFile,
     #[serde(default)]
     pub limits: LimitsFile,
+    /// Networks whose clients may come in; no others do. Default: all.
+    pub allow_from: Option<Vec<String>>,
+    /// Networks whose clients are kept out, also where `allow_from` has them. Default: none.
+    #[serde(default)]
+    pub deny_from: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -201,6 +210,15 @@ pub struct LimitsFile {
     pub max_body_bytes: Option<u64>,
     /// Default: 8192.
     pub max_trailer_bytes: Option<usize>,
+    /// Of one IPv4 address, or one IPv6 /64.
+    #[serde(default)]
+    pub per_address: SourceLimitsFile,
+    /// Of one IPv4 /24, or one IPv6 /48.
+    #[serde(default)]
+    pub per_network: SourceLimitsFile,
+    /// Networks for which `per_address` and `per_network` do not count. Default: none.
+    #[serde(default)]
+    pub exempt: Vec<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,5 +1,7 @@
 //! The configuration, checked and typed. No file but the YAML itself was opened to make it.
 
+mod door;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use crate::framing;
 use crate::headers::{IdentityHeaderSpec, Prefix};
 use crate::route::{Accepts, ClientRule, IdentityKey, RequestRule};
 use crate::trust::TrustPolicy;
+
+pub use door::{ConnectionRate, DoorConfig, SourceLimits};
 
 /// Everything a gateway does.
 #[derive(Debug, Clone)]
@@ -108,6 +112,7 @@ pub struct ListenerConfig {
     pub tls: TlsConfig,
     pub client_auth: ClientAuth,
     pub limits: ListenerLimits,
+    pub door: DoorConfig,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,6 +25,31 @@ pub enum PrefixError {
 }
 
 impl Prefix {
+    /// The network of such a length that `address` lies in; IPv4 has at most 32 bits.
+    pub fn of(address: IpAddr, bits: u8) -> Self {
+        let address = address.to_canonical();
+        let bits = bits.min(if address.is_ipv4() { 32 } else { 128 });
+        Self { address: masked(address, bits), bits }
+    }
+
+    /// The first address that lies in it.
+    pub fn first(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The last one.
+    pub fn last(&self) -> IpAddr {
+        let bits = u32::from(self.bits);
+        match self.address {
+            IpAddr::V4(first) => {
+                Ipv4Addr::from_bits(first.to_bits() | u32::MAX.checked_shr(bits).unwrap_or(0)).into()
+            }
+            IpAddr::V6(first) => {
+                Ipv6Addr::from_bits(first.to_bits() | u128::MAX.checked_shr(bits).unwrap_or(0)).into()
+            }
+        }
+    }
+
     /// Whether `address` lies in it. An IPv4 address counts also where a dual-stack socket shows it as an IPv6 one.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -137,8 +162,10 @@ mod tests {
         fn a_prefix_survives_its_own_text_and_holds_the_address_it_was_made_of(address: IpAddr, bits in 0u8..=128) {
             let address = address.to_canonical();
             let bits = if address.is_ipv4() { bits.min(32) } else { bits };
-            let prefix = Prefix { address: masked(address, bits), bits };
+            let prefix = Prefix::of(address, bits);
             prop_assert!(prefix.contains(address));
+            prop_assert!(prefix.contains(prefix.first()) && prefix.contains(prefix.last()));
+            prop_assert!(prefix.first() <= address && address <= prefix.last());
             if prefix.address.to_canonical() == prefix.address {
                 prop_assert_eq!(prefix.to_string().parse(), Ok(prefix));
             }

@@ -208,6 +208,7 @@ fn changes(before: &Runtime, after: &Runtime, now: UnixTime) -> Vec<Change> {
         let Some(before) = before.listeners.get(index) else { return Change::Anything };
         match (&listener.trust, &before.trust) {
             _ if listener.mode != before.mode => Change::Anything,
+            _ if !listener.door.has_lists_of(&before.door) => Change::Anything,
             (Some(trust), Some(before)) => trust.change_since(before, now),
             (None, None) => Change::Nothing,
             _ => Change::Anything,
@@ -238,6 +239,9 @@ impl<'a> Reviews<'a> {
     fn judge(&mut self, connection: &Connection) -> Option<Dismissal> {
         let (listener, review) = self.listeners.get_mut(connection.listener)?;
         let dismissal = |cause, detail: &str| Some(Dismissal { cause, detail: detail.to_owned() });
+        if !listener.door.admits(connection.peer.ip()) {
+            return dismissal(EndCause::AddressDenied, "the listener's lists keep its address out now");
+        }
         match (&connection.identity, review) {
             (None, _) if listener.demands_certificate() => {
                 dismissal(EndCause::CertificateRequired, "the listener demands a certificate now")
@@ -260,7 +264,7 @@ impl<'a> Reviews<'a> {
             domains.iter().find(|domain| domain.name() == identity.trust_domain())
         });
         let usual = match cause {
-            EndCause::Revoked | EndCause::Denied => Duration::ZERO,
+            EndCause::Revoked | EndCause::Denied | EndCause::AddressDenied => Duration::ZERO,
             _ => GRACE,
         };
         domain.and_then(|domain| domain.policy().grace).unwrap_or(usual)

@@ -365,6 +365,7 @@ impl Loader<'_> {
             address: listener.address.clone(),
             mode: listener.client_auth.mode,
             limits: listener.limits,
+            door: Arc::new(listener.door.clone()),
             tickets,
             contexts,
             trust,

@@ -15,6 +15,8 @@ pub enum EndCause {
     TrustRemoved,
     /// It showed no certificate, and the listener demands one now.
     CertificateRequired,
+    /// Where it comes from is not let in any more.
+    AddressDenied,
     /// Whatever else the policy asks for now.
     NotAdmitted,
     /// An operator wanted it to end.
@@ -25,13 +27,14 @@ pub enum EndCause {
 
 impl EndCause {
     /// In the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Revoked,
         Self::Denied,
         Self::RevocationUnknown,
         Self::Expired,
         Self::TrustRemoved,
         Self::CertificateRequired,
+        Self::AddressDenied,
         Self::NotAdmitted,
         Self::Kicked,
         Self::StandingRestored,
@@ -46,6 +49,7 @@ impl EndCause {
             Self::Expired => "expired",
             Self::TrustRemoved => "trust_removed",
             Self::CertificateRequired => "certificate_required",
+            Self::AddressDenied => "address_denied",
             Self::NotAdmitted => "not_admitted",
             Self::Kicked => "kicked",
             Self::StandingRestored => "standing_restored",

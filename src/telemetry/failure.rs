@@ -46,6 +46,13 @@ failures! {
     Timeout "timeout" "the handshake took longer than the listener allows",
     Disconnected "disconnected" "the client went away during the handshake",
     Overloaded "overloaded" "a limit of the listener was reached",
+    AddressDenied "address_denied" "the listener's lists keep the client's address out",
+    AddressConnections "address_connections" "the client's address has as many connections as it may",
+    AddressHandshakes "address_handshakes" "the client's address has as many handshakes under way as it may",
+    AddressRate "address_rate" "the client's address makes more connections a second than it may",
+    NetworkConnections "network_connections" "the client's network has as many connections as it may",
+    NetworkHandshakes "network_handshakes" "the client's network has as many handshakes under way as it may",
+    NetworkRate "network_rate" "the client's network makes more connections a second than it may",
     Protocol "protocol" "the client broke the TLS protocol",
     Internal "internal" "the handshake failed on our side",
 }

@@ -12,6 +12,7 @@ use super::action::ActionRecord;
 use super::line::Line;
 use super::metrics::Metrics;
 use super::record::{ConnectionRecord, EndedRecord, RequestRecord, bound};
+use super::turned_away::TurnedAwayRecord;
 use crate::config::{LogFormat, LoggingConfig};
 
 /// Records that wait to be written; beyond that they are dropped and counted.
@@ -35,6 +36,7 @@ enum Entry {
     Request(Box<RequestRecord>),
     Ended(Box<EndedRecord>),
     Action(Box<ActionRecord>),
+    TurnedAway(Box<TurnedAwayRecord>),
     Message { time: SystemTime, level: Level, target: String, text: String },
     Flush(SyncSender<()>),
 }
@@ -79,6 +81,10 @@ impl LogWriter {
 
     pub(super) fn action(&self, record: ActionRecord) {
         self.send_patiently(Entry::Action(Box::new(record)));
+    }
+
+    pub(super) fn turned_away(&self, record: TurnedAwayRecord) {
+        self.send(Entry::TurnedAway(Box::new(record)));
     }
 
     /// Waits a moment for room: many may end at once, and those who end them are no serving threads.
@@ -258,6 +264,11 @@ fn write_line(entry: &Entry, format: LogFormat, batch: &mut Vec<u8>) {
         }
         Entry::Action(record) => {
             let mut line = Line::begin(format, record.time, record.level(), "admin_action", batch);
+            record.write(&mut line);
+            line
+        }
+        Entry::TurnedAway(record) => {
+            let mut line = Line::begin(format, record.time, Level::Warn, "turned_away", batch);
             record.write(&mut line);
             line
         }

@@ -13,6 +13,7 @@ use super::super::types::{
     CertificateFiles, ClientAuth, ClientAuthMode, ListenAddress, ListenerConfig, ListenerLimits, OcspConfig,
     OcspSource, Protocol, ResponderConfig, ServerCertificateConfig, TicketKeySource, TlsConfig, TlsVersion,
 };
+use super::door::DoorFile;
 use super::lists::FETCH_TIMEOUT;
 use super::{Builder, quoted};
 use crate::framing::Limits;
@@ -57,6 +58,15 @@ impl Builder {
         }
         let (tls13_ciphers, ciphers) = self.ciphers(&format!("{at}.tls.ciphers"), file.tls.ciphers);
         let groups = file.tls.groups;
+        let limits = self.limits(&format!("{at}.limits"), at, &file.limits);
+        let door = DoorFile {
+            allow_from: file.allow_from.as_deref(),
+            deny_from: &file.deny_from,
+            exempt: &file.limits.exempt,
+            per_address: &file.limits.per_address,
+            per_network: &file.limits.per_network,
+        };
+        let door = self.door(at, &limits, &door);
         let client_auth = self.client_auth(at, file.client_auth.mode, &file.client_auth.trust);
         Some(ListenerConfig {
             name: file.name.unwrap_or_else(|| format!("listener-{}", index + 1)).into(),
@@ -78,7 +88,8 @@ impl Builder {
                 send_ca_names: file.client_auth.send_ca_names.unwrap_or(true),
                 ..client_auth?
             },
-            limits: self.limits(&format!("{at}.limits"), at, &file.limits),
+            limits,
+            door,
         })
     }
 
