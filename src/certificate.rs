@@ -26,6 +26,7 @@ use crate::UnixTime;
 pub use alt_name::SubjectAltName;
 pub use attribute::{Attribute, AttributeKind};
 pub use fingerprint::{BadHex, Fingerprint, Serial};
+pub(crate) use name::folded;
 pub use name::{BadName, Name};
 pub use pem::{PemError, pem_blocks, pem_encode};
 pub use pem_reader::PemReader;

@@ -47,7 +47,14 @@ impl Selector {
                  `key_fingerprint` names this client too)",
             ));
         }
-        Ok(DeniedNames::new(subject.attributes().cloned().map(DeniedName::Subject)))
+        let names: Vec<_> = subject.attributes().cloned().map(DeniedName::from).collect();
+        if names.iter().any(DeniedName::has_asterisk) {
+            return Err(BadParameter::Incomplete(
+                "subject: `*` would stand for itself, not for any text (hint: an attribute that all of them have, such as \
+                 `OU=sensors`, blocks them all)",
+            ));
+        }
+        Ok(DeniedNames::new(names))
     }
 }
 

@@ -153,7 +153,7 @@ impl Display for Selector {
 
 impl DistinguishedName {
     fn is_part_of(&self, name: &Name) -> bool {
-        self.attributes().all(|wanted| name.attributes().any(|attribute| attribute == wanted))
+        self.attributes().all(|wanted| name.attributes().any(|attribute| attribute.matches(wanted)))
     }
 
     pub fn attributes(&self) -> impl Iterator<Item = &Attribute> {

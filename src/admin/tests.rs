@@ -214,6 +214,8 @@ fn a_selector_means_those_of_whom_every_condition_holds() {
         ("trust_domain=fleet", true, false),
         ("trust_domain=staff", false, false),
         ("subject=CN%3Dsensor-1", true, false),
+        ("subject=CN%3DSensor-1", true, false),
+        ("subject=CN%3D*", false, false),
         ("subject=CN%3Dsensor-1,OU%3Dsensors", true, false),
         ("subject=OU%3Dsensors,CN%3Dsensor-1", true, false),
         ("subject=CN%3Dsensor-1,OU%3Dstaff", false, false),
@@ -264,6 +266,7 @@ fn a_block_is_by_one_name_and_ends_in_the_future_or_never() {
         assert_eq!(post("/unblock", named).status, 404, "{named}");
     }
     for bad in [
+        "subject=CN%3Dsensor-*",
         "",
         "trust_domain=fleet",
         "serial=0A",

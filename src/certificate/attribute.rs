@@ -10,6 +10,18 @@ pub struct Attribute {
     pub value: String,
 }
 
+impl Attribute {
+    /// Equality blind to ASCII case and runs of spaces, as names are compared (RFC 5280, section 7.1).
+    pub fn matches(&self, other: &Self) -> bool {
+        fn words(attribute: &Attribute) -> impl Iterator<Item = &str> {
+            attribute.value.split_ascii_whitespace()
+        }
+        self.kind == other.kind
+            && words(self).count() == words(other).count()
+            && words(self).zip(words(other)).all(|(one, other)| one.eq_ignore_ascii_case(other))
+    }
+}
+
 /// The attribute types that can be routed by, and all others by their OID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AttributeKind {

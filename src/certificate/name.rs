@@ -200,7 +200,8 @@ fn comparable(rdns: &[Vec<Attribute>]) -> Box<[u8]> {
     bytes.into_boxed_slice()
 }
 
-fn folded(value: &str) -> String {
+/// Blind to ASCII case and to runs of spaces.
+pub(crate) fn folded(value: &str) -> String {
     let mut folded = String::with_capacity(value.len());
     for word in value.split_ascii_whitespace() {
         if !folded.is_empty() {

@@ -318,6 +318,15 @@ proptest! {
     }
 
     #[test]
+    fn attributes_match_that_compare_equal(one in attribute(), value in "[aA \t]{0,4}", other in "[aA \t]{0,4}") {
+        let with = |value: &str| Attribute { value: value.to_owned(), ..one.clone() };
+        for (one, other) in [(with(&value), with(&other)), (one.clone(), with(&one.value.to_ascii_uppercase()))] {
+            let comparable = |it: &Attribute| Name::comparable_rdns(&[vec![it.clone()]]);
+            prop_assert_eq!(one.matches(&other), comparable(&one) == comparable(&other));
+        }
+    }
+
+    #[test]
     fn any_text_is_parsed_or_refused(text in "[ -~ü]{0,40}") {
         let _ = Name::parse_rfc4514(&text);
     }

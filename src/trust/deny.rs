@@ -81,17 +81,15 @@ impl fmt::Display for DenySelector {
 
 impl DenyList {
     /// Reads the YAML form: a mapping with the one key `deny`, a list of entries. All that is wrong is told, not only
-    /// the first. `file` is what messages call it.
+    /// the first. Of several entries that mean the same the one that lasts longest counts. `file` is what messages call it.
     pub fn from_yaml(file: &str, text: &str) -> Result<Self, DenyListError> {
-        let mut list = Self::default();
-        let mut places = Places::default();
+        let mut read = Self::default();
         let mut faults = Faults::new(file);
-        yaml::read(text, &mut faults, &mut |place, entry| {
-            places.take(place, &entry)?;
-            list.entries.push(entry);
+        yaml::read(text, &mut faults, &mut |_, entry| {
+            read.entries.push(entry);
             Ok(())
         });
-        faults.finish(list)
+        faults.finish(Self::merge([read]))
     }
 
     /// The YAML form, which [`from_yaml`](Self::from_yaml) reads.
@@ -162,22 +160,6 @@ impl DenyEntry {
 
 fn lasts_longer(until: Option<UnixTime>, than: Option<UnixTime>) -> bool {
     until.unwrap_or(UnixTime::MAX) > than.unwrap_or(UnixTime::MAX)
-}
-
-/// Where each client is named in a file that is being read.
-#[derive(Default)]
-struct Places(AHashMap<(DenySelector, Option<Arc<str>>), Place>);
-
-impl Places {
-    fn take(&mut self, place: Place, entry: &DenyEntry) -> Result<(), DenyFault> {
-        match self.0.entry((entry.selector.clone(), entry.trust_domain.clone())) {
-            Slot::Vacant(slot) => {
-                slot.insert(place);
-                Ok(())
-            }
-            Slot::Occupied(slot) => Err(DenyFault::Duplicate { of: *slot.get() }),
-        }
-    }
 }
 
 #[cfg(test)]

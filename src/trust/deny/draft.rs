@@ -101,7 +101,7 @@ impl Draft<'_> {
             {
                 return Err(DenyFault::Nothing(key.to_owned()));
             }
-            if let Some((name, _)) = names.pairs.iter().find(|(_, value)| value.is_empty()) {
+            if let Some((name, _)) = names.pairs.iter().find(|(_, value)| value.trim().is_empty()) {
                 return Err(DenyFault::Nothing(format!("{key}.{name}")));
             }
         }
@@ -180,7 +180,7 @@ fn attribute(key: &str, value: String, before: &[DeniedName]) -> Result<DeniedNa
     if before.iter().any(is_same) {
         return Err(DenyFault::KeyTwice(format!("subject.{}", kind.key())));
     }
-    Ok(DeniedName::Subject(Attribute { kind, value }))
+    Ok(Attribute { kind, value }.into())
 }
 
 /// From the text of a name, or of a part of one.
@@ -188,7 +188,7 @@ fn attributes(text: &str) -> Result<Vec<DeniedName>, DenyFault> {
     let rdns = Name::parse_rfc4514(text).map_err(DenyFault::Subject)?;
     let attributes: Vec<_> = rdns.into_iter().flatten().collect();
     attributes.iter().try_for_each(|attribute| check_text("subject", &attribute.value))?;
-    Ok(attributes.into_iter().map(DeniedName::Subject).collect())
+    Ok(attributes.into_iter().map(DeniedName::from).collect())
 }
 
 fn alternative_name(key: &str, value: String) -> Result<DeniedName, DenyFault> {

@@ -76,8 +76,6 @@ pub enum DenyFault {
     ControlCharacter { key: &'static str, character: char },
     #[error("reason: it is {0} bytes long (expected: at most {MOST_REASON})")]
     LongReason(usize),
-    #[error("it names the client that {of} names already (expected: one entry for each)")]
-    Duplicate { of: Place },
 }
 
 /// Longer ones belong into a ticket, not into every line of a log.

@@ -28,6 +28,8 @@ pub struct DenyIndex {
     serials: SerialTable,
     names: NameTable,
     notes: Vec<Note>,
+    /// Of each file with entries that mean the same, how many are too many, and the first of them.
+    repeated: Vec<(Arc<str>, usize, Place)>,
     hasher: RandomState,
 }
 
@@ -191,7 +193,21 @@ impl DenyIndex {
                 note.file
             )
         });
-        lapsed.chain(unknown).collect()
+        let repeated = self.repeated.iter().map(|(file, count, first)| {
+            format!(
+                "{count} of the entries of `{file}` ({first} is the first) name clients that others of its entries name too: \
+                 the one that lasts longest counts"
+            )
+        });
+        let literal = self.names.with_asterisk().map(|mark| {
+            let note = self.note(mark);
+            format!(
+                "{} of `{}` has a `*` in a name, which stands for itself: it denies nobody but a client with that very name",
+                note.place(mark),
+                note.file
+            )
+        });
+        lapsed.chain(unknown).chain(repeated).chain(literal).collect()
     }
 
     fn marks(&self) -> impl Iterator<Item = Mark> {
@@ -299,7 +315,10 @@ impl DenyIndexBuilder {
         let Some(known) = known else { return Ok(()) };
         let (before, after) = (&index.notes[known.note as usize], &index.notes[mark.note as usize]);
         if before.file == after.file && before.domain == after.domain {
-            return Err(DenyFault::Duplicate { of: before.place(*known) });
+            match index.repeated.last_mut().filter(|(file, ..)| *file == after.file) {
+                Some((_, count, _)) => *count += 1,
+                None => index.repeated.push((after.file.clone(), 1, place)),
+            }
         }
         if lasts_longer(after.until, before.until) {
             *known = mark;

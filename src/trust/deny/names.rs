@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::certificate::{Attribute, DistinguishedNameError, Name, SubjectAltName};
+use crate::certificate::{Attribute, DistinguishedNameError, Name, SubjectAltName, folded};
 
 /// The name of an issuer. Two are equal if a chain could be built by either: blind to case and runs of spaces.
 #[derive(Debug, Clone)]
@@ -63,13 +63,25 @@ impl fmt::Display for IssuerName {
 /// One name that a certificate may have.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DeniedName {
-    /// An attribute of the subject, its value compared exactly; a subject that has it several times has it.
+    /// An attribute of the subject, in the form in which names are compared (RFC 5280, section 7.1): whoever writes a
+    /// name in another case means the same client. A subject that has the attribute several times has it.
     Subject(Attribute),
-    /// A subject alternative name. DNS names are in lower case.
+    /// A subject alternative name. DNS names are in lower case, without a dot behind them.
     San(SubjectAltName),
 }
 
 impl DeniedName {
+    /// It looks like a pattern. There are none here: `*` stands for itself.
+    pub fn has_asterisk(&self) -> bool {
+        match self {
+            Self::Subject(attribute) => attribute.value.contains('*'),
+            Self::San(
+                SubjectAltName::Dns(text) | SubjectAltName::Email(text) | SubjectAltName::Uri(text),
+            ) => text.contains('*'),
+            Self::San(SubjectAltName::Ip(_) | SubjectAltName::Other) => false,
+        }
+    }
+
     pub(super) fn is_of_the_kind_of(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Subject(one), Self::Subject(other)) => one.kind == other.kind,
@@ -84,10 +96,21 @@ impl DeniedName {
 impl From<SubjectAltName> for DeniedName {
     fn from(name: SubjectAltName) -> Self {
         match name {
-            SubjectAltName::Dns(name) => Self::San(SubjectAltName::Dns(name.to_ascii_lowercase())),
+            SubjectAltName::Dns(name) => Self::San(SubjectAltName::Dns(comparable_dns(&name))),
             other => Self::San(other),
         }
     }
+}
+
+impl From<Attribute> for DeniedName {
+    fn from(Attribute { kind, value }: Attribute) -> Self {
+        Self::Subject(Attribute { kind, value: folded(&value) })
+    }
+}
+
+/// Blind to case (RFC 4343) and to whether the root is written out.
+pub(super) fn comparable_dns(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 impl fmt::Display for DeniedName {

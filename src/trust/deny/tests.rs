@@ -98,7 +98,6 @@ also: 1
 `deny.yaml`, entry 15: until: `2026-12-31` is not a moment (expected: RFC 3339, such as `2026-12-31T18:00:00Z`)
 `deny.yaml`, entry 16: nothing stands behind `reason` (expected: a value, or no such key)
 `deny.yaml`, entry 17: reason: it contains the control character U+000A (expected: one line of text)
-`deny.yaml`, entry 19: it names the client that entry 18 names already (expected: one entry for each)
 `deny.yaml`: unknown key `also` (expected: deny)";
     assert_eq!(told, expected, "{told}");
 }
@@ -176,7 +175,7 @@ fn any_names() -> impl Strategy<Value = DeniedNames> {
         (any_text(), any_text(), proptest::option::of(any_text()), proptest::option::of(any_text()));
     let san = proptest::option::of(any::<std::net::IpAddr>());
     (attributes, san).prop_map(|((cn, ou, uri, other), ip)| {
-        let attribute = |kind, value| DeniedName::Subject(Attribute { kind, value });
+        let attribute = |kind, value| DeniedName::from(Attribute { kind, value });
         let mut names =
             vec![attribute(AttributeKind::CommonName, cn), attribute(AttributeKind::OrganizationalUnit, ou)];
         names.extend(uri.clone().map(|uri| SubjectAltName::Uri(uri).into()));

@@ -9,9 +9,10 @@ use std::ops::Range;
 use ahash::{AHashMap, RandomState};
 use hashbrown::HashTable;
 
+use super::super::names::comparable_dns;
 use super::super::{DeniedName, DeniedNames, DenyFault};
 use super::Mark;
-use crate::certificate::{Attribute, Certificate, SubjectAltName};
+use crate::certificate::{Certificate, SubjectAltName, folded};
 
 /// The names of all entries, encoded and in a row. Of each entry the one to look it up by comes first.
 #[derive(Default)]
@@ -55,6 +56,18 @@ impl NameTable {
         self.bytes.capacity() + self.rows.capacity() * size_of::<Row>() + self.table.allocation_size()
     }
 
+    /// Entries that look as if they were patterns: the first ones.
+    pub(super) fn with_asterisk(&self) -> impl Iterator<Item = Mark> {
+        let rows = (0..self.rows.len() as u32).zip(&self.rows);
+        // An address may have any bytes.
+        let is_address = |name: &[u8]| name[LENGTH..].starts_with(b"ip\0");
+        let has = move |row: u32| {
+            split(names_in(&self.bytes, &self.rows, row))
+                .any(|name| !is_address(name) && name[LENGTH..].contains(&b'*'))
+        };
+        rows.filter(move |(row, _)| has(*row)).map(|(_, row)| row.mark).take(MOST_TOLD)
+    }
+
     pub(super) fn marks(&self) -> impl Iterator<Item = Mark> {
         self.rows.iter().map(|row| row.mark)
     }
@@ -62,10 +75,11 @@ impl NameTable {
 
 /// All names of a certificate, encoded, in order, each once.
 fn names_of(certificate: &Certificate) -> Vec<Vec<u8>> {
-    let subject = certificate.subject().attributes().map(|attribute| encode(&View::Subject(attribute)));
+    let subject = certificate.subject().attributes();
+    let subject = subject.map(|it| encode(&View::Subject(it.kind.oid(), &folded(&it.value))));
     let alternative = certificate.subject_alternative_names().iter();
     let alternative = alternative.filter(|name| **name != SubjectAltName::Other).map(|name| match name {
-        SubjectAltName::Dns(name) => encode(&View::San(&SubjectAltName::Dns(name.to_ascii_lowercase()))),
+        SubjectAltName::Dns(name) => encode(&View::San(&SubjectAltName::Dns(comparable_dns(name)))),
         other => encode(&View::San(other)),
     });
     let mut names: Vec<_> = subject.chain(alternative).collect();
@@ -75,7 +89,8 @@ fn names_of(certificate: &Certificate) -> Vec<Vec<u8>> {
 }
 
 enum View<'a> {
-    Subject(&'a Attribute),
+    /// The kind as an OID, and the value in the form in which it is compared.
+    Subject(&'a str, &'a str),
     San(&'a SubjectAltName),
 }
 
@@ -88,7 +103,7 @@ fn encode(name: &View<'_>) -> Vec<u8> {
         bytes.extend_from_slice(value);
     };
     match name {
-        View::Subject(attribute) => put(attribute.kind.oid(), attribute.value.as_bytes()),
+        View::Subject(kind, value) => put(kind, value.as_bytes()),
         View::San(SubjectAltName::Dns(name)) => put("dns", name.as_bytes()),
         View::San(SubjectAltName::Email(address)) => put("email", address.as_bytes()),
         View::San(SubjectAltName::Uri(uri)) => put("uri", uri.as_bytes()),
@@ -101,6 +116,9 @@ fn encode(name: &View<'_>) -> Vec<u8> {
     bytes[..LENGTH].copy_from_slice(&length.to_be_bytes());
     bytes
 }
+
+/// Nobody reads more warnings of one kind.
+const MOST_TOLD: usize = 3;
 
 const LENGTH: usize = 4;
 
@@ -139,7 +157,7 @@ impl NameTableBuilder {
         let mut encoded: Vec<_> = names
             .iter()
             .map(|name| match name {
-                DeniedName::Subject(attribute) => encode(&View::Subject(attribute)),
+                DeniedName::Subject(it) => encode(&View::Subject(it.kind.oid(), &it.value)),
                 DeniedName::San(name) => encode(&View::San(name)),
             })
             .collect();

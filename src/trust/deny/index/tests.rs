@@ -51,7 +51,10 @@ fn means(selector: &DenySelector, certificate: &Certificate, role: Role) -> bool
 
 fn has(certificate: &Certificate, name: &DeniedName) -> bool {
     match name {
-        DeniedName::Subject(wanted) => certificate.subject().attributes().any(|found| found == wanted),
+        DeniedName::Subject(wanted) => certificate
+            .subject()
+            .attributes()
+            .any(|found| DeniedName::from(found.clone()) == DeniedName::Subject(wanted.clone())),
         DeniedName::San(wanted) => certificate
             .subject_alternative_names()
             .iter()
@@ -68,7 +71,7 @@ fn selectors(clients: &[Certificate]) -> Vec<DenySelector> {
         // As the operator may have typed it.
         let issuer = client.issuer().to_string().to_uppercase().parse().unwrap();
         selectors.push(DenySelector::Serial { issuer, serial: client.serial().clone() });
-        let subject = client.subject().attributes().cloned().map(DeniedName::Subject);
+        let subject = client.subject().attributes().cloned().map(DeniedName::from);
         let alternative = client.subject_alternative_names().iter().cloned().map(DeniedName::from);
         let names: Vec<_> = subject.chain(alternative).collect();
         // Every set of its names.
@@ -77,7 +80,7 @@ fn selectors(clients: &[Certificate]) -> Vec<DenySelector> {
             selectors.extend(DeniedNames::new(chosen.map(|(_, name)| name.clone())).map(DenySelector::Names));
         }
     }
-    let nobody = Attribute { kind: AttributeKind::CommonName, value: "A".into() };
+    let nobody = Attribute { kind: AttributeKind::CommonName, value: "nobody".into() };
     selectors.push(DenySelector::Names(DeniedNames::new([DeniedName::Subject(nobody)]).unwrap()));
     selectors.push(DenySelector::Fingerprint(Fingerprint([0; 32])));
     selectors.push(DenySelector::Serial {
@@ -224,7 +227,6 @@ fn every_faulty_line_is_told_with_its_number() {
         "fingerprint,reason,subject.CN\n{print},ok,\nab,,\n{print},again,\n,,\n{print},,a\n{print}\n# a note\n,\"a\nb\",c\n"
     );
     let expected = r"`deny.csv`, line 3: fingerprint: `ab` has 2 hex digits (expected: 64, the SHA-256 digest)
-`deny.csv`, line 4: it names the client that line 2 names already (expected: one entry for each)
 `deny.csv`, line 5: it names nobody (expected: `serial` with `issuer`, `fingerprint`, `key_fingerprint`, or `subject` and `san`)
 `deny.csv`, line 6: it names a client both by `fingerprint` and by `subject` (expected: one of them; what is meant by either makes two entries)
 `deny.csv`, line 7: it has 1 columns (expected: 3, as in the first line)
@@ -268,7 +270,7 @@ fn of_several_files_the_one_that_denies_longest_is_told() {
 fn what_can_mean_nobody_is_doubted() {
     let mut builder = DenyIndexBuilder::new(&"fleet".into());
     let text = "serial,issuer,subject.CN,until,trust\n1,CN=root,,,\n2,CN=Rot,,,\n3,CN=Rot,,,\n,,a,2020-01-01T00:00:00Z,\n\
-                ,,b,2020-01-01T00:00:00Z,\n,,c,,staff\n";
+                ,,b,2020-01-01T00:00:00Z,\n,,c,,staff\n,,d,,\n,,D,2020-01-01T00:00:00Z,\n,,d,,\n,,sensor-*,,\n";
     builder.read("deny.csv", DenyForm::Csv, text.as_bytes()).unwrap();
     let elsewhere: Vec<_> =
         builder.elsewhere().map(|(domain, _, place)| (domain.to_string(), place)).collect();
@@ -279,6 +281,9 @@ fn what_can_mean_nobody_is_doubted() {
         "2 entries of `deny.csv` have lapsed (line 5 is the first): they deny nobody any more",
         "line 3 of `deny.csv` names the issuer `CN=Rot`, which is no anchor: it denies nobody, unless clients present an \
          intermediate certificate of that name",
+        "2 of the entries of `deny.csv` (line 9 is the first) name clients that others of its entries name too: the one \
+         that lasts longest counts",
+        "line 11 of `deny.csv` has a `*` in a name, which stands for itself: it denies nobody but a client with that very name",
     ];
     assert_eq!(doubts, expected);
 }
@@ -337,4 +342,13 @@ fn large_lists_stay_small_and_are_looked_up_in_no_time() {
         assert_eq!(found, 0);
         assert!(bytes < 80 * many as usize, "{kind}: {bytes}");
     }
+}
+
+#[test]
+fn a_client_is_denied_in_whatever_case_its_name_is_written() {
+    let clients = clients();
+    let name = clients[0].subject().values(AttributeKind::CommonName).next().unwrap().to_owned();
+    let index = csv(&format!("subject.CN\n{}\n", name.to_uppercase())).unwrap();
+    assert!(index.names(&clients[0], Role::Leaf) && !index.names(&clients[2], Role::Leaf));
+    assert!(!csv(&format!("subject.CN\n{name}x\n")).unwrap().names(&clients[0], Role::Leaf));
 }
