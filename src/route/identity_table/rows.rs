@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Read};
 
-use csv::{ReaderBuilder, StringRecord, Trim};
-
 use super::TableError;
+use crate::csv_line::{BadLine, CsvLines};
 
 pub(super) struct Rows<R> {
     input: BufReader<R>,
     line: u64,
     bytes: Vec<u8>,
+    lines: CsvLines,
 }
 
 pub(super) struct Row<'a> {
@@ -21,7 +21,12 @@ pub(super) struct Row<'a> {
 
 impl<R: Read> Rows<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input: BufReader::with_capacity(1 << 16, input), line: 0, bytes: Vec::new() }
+        Self {
+            input: BufReader::with_capacity(1 << 16, input),
+            line: 0,
+            bytes: Vec::new(),
+            lines: CsvLines::new(),
+        }
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Row<'_>>, TableError> {
@@ -43,14 +48,18 @@ impl<R: Read> Rows<R> {
         }
         let text =
             std::str::from_utf8(&self.bytes).map_err(|_| malformed(self.line, "the row is not UTF-8"))?;
-        row(text, self.line).map(Some)
+        row(text, self.line, &mut self.lines).map(Some)
     }
 }
 
-fn row(text: &str, line: u64) -> Result<Row<'_>, TableError> {
+fn row<'a>(text: &'a str, line: u64, lines: &mut CsvLines) -> Result<Row<'a>, TableError> {
     let (key, pool): (Cow<'_, str>, Cow<'_, str>) = if text.contains('"') {
-        let (key, pool) = quoted(text, line)?;
-        (key.into(), pool.into())
+        let cells = lines.cells(text.trim_end_matches(['\r', '\n'])).map_err(|bad| match bad {
+            BadLine::OpenQuote => malformed(line, "a quoted value does not end on its line"),
+            BadLine::NotUtf8 => malformed(line, "the row is not UTF-8"),
+        })?;
+        let cells = <[_; 2]>::try_from(cells);
+        cells.map_err(|cells| TableError::Columns { line, columns: cells.len() })?.into()
     } else {
         let columns = text.split(',').count();
         match text.split_once(',') {
@@ -59,21 +68,6 @@ fn row(text: &str, line: u64) -> Result<Row<'_>, TableError> {
         }
     };
     if key.is_empty() { Err(TableError::EmptyKey { line }) } else { Ok(Row { line, key, pool }) }
-}
-
-/// The rare row with quotes, read by the rules for them.
-fn quoted(text: &str, line: u64) -> Result<(String, String), TableError> {
-    // Each quoted value has two, and each quote inside of one is written twice.
-    if !text.matches('"').count().is_multiple_of(2) {
-        return Err(malformed(line, "a quoted value does not end on its line"));
-    }
-    let mut reader = ReaderBuilder::new().has_headers(false).trim(Trim::All).from_reader(text.as_bytes());
-    let mut record = StringRecord::new();
-    reader.read_record(&mut record).map_err(|error| malformed(line, &error.to_string()))?;
-    match (record.get(0), record.get(1), record.len()) {
-        (Some(key), Some(pool), 2) => Ok((key.to_owned(), pool.to_owned())),
-        _ => Err(TableError::Columns { line, columns: record.len() }),
-    }
 }
 
 fn malformed(line: u64, detail: &str) -> TableError {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::DenyEntry;
 use super::draft::{self, Draft, Issuers};
 use super::fault::{DenyFault, Faults, Place};
+use crate::csv_line::{BadLine, CsvLines};
 
 /// Hands over each entry that is right; `take` may refuse it. An entry is one line, also where it is quoted, so that a
 /// quote that nobody closed swallows no other one.
@@ -14,20 +15,21 @@ pub(super) fn read(
     take: &mut dyn FnMut(Place, DenyEntry) -> Result<(), DenyFault>,
 ) {
     let mut columns: Option<Vec<Column>> = None;
-    let (mut quoted, mut issuers) = (Quoted::new(), Issuers::default());
+    let (mut lines, mut issuers) = (CsvLines::new(), Issuers::default());
     for (number, line) in (1..=u32::MAX).zip(text.lines()) {
         if line.starts_with('#') || line.trim().is_empty() {
             continue;
         }
         let place = Place::Line(number);
         match &columns {
-            None => match cells(line, &mut quoted).and_then(|cells| header(&cells)) {
+            None => match lines.cells(line).map_err(DenyFault::from).and_then(|cells| header(&cells)) {
                 Ok(read) => columns = Some(read),
                 // What the lines mean cannot be told.
                 Err(fault) => return faults.add(place, fault),
             },
             Some(columns) => {
-                let draft = cells(line, &mut quoted).and_then(|cells| draft(columns, cells));
+                let cells = lines.cells(line).map_err(DenyFault::from);
+                let draft = cells.and_then(|cells| draft(columns, cells));
                 let entry = draft.and_then(|draft| draft.entry(&mut issuers));
                 if let Err(fault) = entry.and_then(|entry| take(place, entry)) {
                     faults.add(place, fault);
@@ -40,43 +42,12 @@ pub(super) fn read(
     }
 }
 
-fn cells<'a>(line: &'a str, quoted: &mut Quoted) -> Result<Vec<Cow<'a, str>>, DenyFault> {
-    if !line.contains('"') {
-        return Ok(line.split(',').map(|cell| cell.trim().into()).collect());
-    }
-    // Each quoted value has two, and each quote inside of one is written twice.
-    if !line.matches('"').count().is_multiple_of(2) {
-        return Err(DenyFault::OpenQuote);
-    }
-    quoted.cells(line)
-}
-
-/// Reads lines with quotes by the rules for them. To make the reader costs as much as to read a hundred lines.
-struct Quoted {
-    reader: csv_core::Reader,
-    text: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Quoted {
-    fn new() -> Self {
-        Self { reader: csv_core::Reader::new(), text: Vec::new(), ends: Vec::new() }
-    }
-
-    fn cells(&mut self, line: &str) -> Result<Vec<Cow<'static, str>>, DenyFault> {
-        self.reader.reset();
-        self.text.resize(line.len(), 0);
-        self.ends.resize(line.matches(',').count() + 1, 0);
-        // The end of the input ends the record; what was written stays where it is.
-        let (_, _, text, ends) = self.reader.read_record(line.as_bytes(), &mut self.text, &mut self.ends);
-        let (_, _, more_text, more_ends) =
-            self.reader.read_record(&[], &mut self.text[text..], &mut self.ends[ends..]);
-        let (text, ends) = (&self.text[..text + more_text], &self.ends[..ends + more_ends]);
-        let text = std::str::from_utf8(text).map_err(|_| DenyFault::NotUtf8)?;
-        let starts = std::iter::once(0).chain(ends.iter().copied());
-        let cells = starts.zip(ends).map(|(start, end)| text.get(start..*end));
-        let cells = cells.map(|cell| cell.map(|cell| cell.trim().to_owned().into()));
-        cells.collect::<Option<_>>().ok_or(DenyFault::NotUtf8)
+impl From<BadLine> for DenyFault {
+    fn from(bad: BadLine) -> Self {
+        match bad {
+            BadLine::OpenQuote => Self::OpenQuote,
+            BadLine::NotUtf8 => Self::NotUtf8,
+        }
     }
 }
 
