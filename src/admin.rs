@@ -18,7 +18,7 @@ pub use action::{Action, BlockError, Blocked, Outcome};
 pub use gate::Caller;
 use gate::Denial;
 pub use parameters::{BadParameter, Parameters};
-pub use selector::{Candidate, ConnectionNumber, DistinguishedName, Selector};
+pub use selector::{Candidate, ConnectionNumber, DistinguishedName, KnownNames, Selector};
 pub use token::{BadToken, Token};
 
 use crate::UnixTime;
@@ -47,6 +47,8 @@ pub trait AdminView {
     fn certificates(&self) -> Value;
     /// Client certificates that were seen, by anchor.
     fn census(&self) -> Value;
+    /// What listeners and trust domains are called.
+    fn names(&self) -> KnownNames;
     fn connections(&self, selector: &Selector, page: &Page) -> Value;
     /// The generation now in force, or why nothing changed.
     fn reload(&self) -> Result<u64, String>;
@@ -208,6 +210,7 @@ fn show(
             let page = page(&mut parameters)?;
             let selector = Selector::take(&mut parameters)?;
             parameters.end(&[&["limit", "after"], &Selector::NAMES[..]].concat())?;
+            selector.asks_for_what_there_is(&view.names())?;
             json(&view.connections(&selector, &page))
         }
         Endpoint::Blocked => json(&view.blocked()),
@@ -231,6 +234,7 @@ fn who(request: &AdminRequest<'_>, view: &impl AdminView) -> Result<AdminRespons
         selector.fingerprint = Some(*leaf.fingerprint());
     }
     selector.names_a_client()?;
+    selector.asks_for_what_there_is(&view.names())?;
     Ok(json(&view.who(&selector, &presented)))
 }
 

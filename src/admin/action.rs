@@ -92,6 +92,7 @@ fn kick(
     let grace = parameters.parsed::<Span>("grace")?.map_or(Duration::ZERO, |span| span.0);
     parameters.end(&[&["reason", "grace"], &Selector::NAMES[..]].concat())?;
     selector.names_a_client()?;
+    selector.asks_for_what_there_is(&view.names())?;
     let ended = view.kick(selector, grace, action.reason.as_deref());
     action.connections = Some(ended);
     Ok(json(&object!({ "ended": ended })))

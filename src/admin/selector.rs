@@ -24,6 +24,13 @@ pub struct Selector {
     pub subject: Option<DistinguishedName>,
 }
 
+/// What is there to be named.
+#[derive(Debug, Clone, Default)]
+pub struct KnownNames {
+    pub listeners: Vec<String>,
+    pub trust_domains: Vec<String>,
+}
+
 /// An open connection, as far as it can be asked about.
 pub struct Candidate<'a> {
     pub connection: u64,
@@ -85,6 +92,20 @@ impl Selector {
              `connection`)",
         );
         if named { Ok(()) } else { Err(whom) }
+    }
+
+    /// A misspelt name must not look as if nobody were there.
+    pub fn asks_for_what_there_is(&self, known: &KnownNames) -> Result<(), BadParameter> {
+        for (name, wanted, known) in [
+            ("listener", &self.listener, &known.listeners),
+            ("trust_domain", &self.trust_domain, &known.trust_domains),
+        ] {
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| !known.contains(wanted)) {
+                let error = format!("none is called `{wanted}` (expected: {})", known.join(", "));
+                return Err(BadParameter::Wrong { name, error });
+            }
+        }
+        Ok(())
     }
 
     pub fn matches(&self, candidate: &Candidate<'_>) -> bool {

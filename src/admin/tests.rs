@@ -26,6 +26,9 @@ impl AdminView for View {
     fn metrics(&self) -> String {
         "m".into()
     }
+    fn names(&self) -> KnownNames {
+        KnownNames { listeners: vec!["edge".into()], trust_domains: vec!["fleet".into()] }
+    }
     fn status(&self) -> Value {
         Value::Null
     }
@@ -170,6 +173,8 @@ fn a_kick_says_whom_and_is_recorded_whatever_becomes_of_it() {
         "serial=01",
         "issuer=CN%3Dx",
         "address=10.0.0.1",
+        "subject=CN%3Da&listener=egde",
+        "subject=CN%3Da&trust_domain=flete",
         "subject=CN%3Da&grace=0s",
         "subject=CN%3Da&until=x",
         "subject=CN%3Da&reason=a%0Ab",
@@ -178,7 +183,7 @@ fn a_kick_says_whom_and_is_recorded_whatever_becomes_of_it() {
     }
     assert_eq!(post(&format!("subject=CN%3Da&reason={}", "x".repeat(201))).status, 400);
     let recorded = view.recorded.borrow();
-    assert_eq!(recorded.len(), 11);
+    assert_eq!(recorded.len(), 13);
     let done = Action {
         name: "kick",
         selector: Some("subject=CN=a".into()),

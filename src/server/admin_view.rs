@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::supervisor::Readiness;
 use super::who::Acquaintance;
 use crate::admin::{
-    Action, AdminView, BlockError, Blocked, Caller, Candidate, Page, Selector, Token, moment,
+    Action, AdminView, BlockError, Blocked, Caller, Candidate, KnownNames, Page, Selector, Token, moment,
 };
 use crate::census::Census;
 use crate::certificate::Certificate;
@@ -119,6 +119,14 @@ impl AdminView for Admin<'_> {
 
     fn census(&self) -> Value {
         self.state.census.report(&self.state.cell.load().trust)
+    }
+
+    fn names(&self) -> KnownNames {
+        let runtime = self.state.cell.load();
+        KnownNames {
+            listeners: runtime.listeners.iter().map(|listener| listener.name.to_string()).collect(),
+            trust_domains: runtime.trust.iter().map(|domain| domain.name().to_string()).collect(),
+        }
     }
 
     fn connections(&self, selector: &Selector, page: &Page) -> Value {
