@@ -19,6 +19,7 @@ pub mod health;
 pub mod listener;
 pub mod pattern;
 pub mod pki;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod reload;
 pub mod route;

@@ -18,7 +18,7 @@ pub mod stream;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora_core::apps::HttpServerApp;
@@ -33,7 +33,7 @@ use crate::runtime::Cell;
 use crate::telemetry::{HandshakeFailure, HandshakeInFlight, Telemetry};
 use crate::tls;
 use connection::{Connection, ConnectionId};
-use door::{Door, Visit};
+use door::{Door, Knock};
 use live::Entered;
 use socket::Accepting;
 use stream::ClientStream;
@@ -191,39 +191,49 @@ impl Acceptor {
         let handshake = metrics.handshake_started();
         // `[::]` takes IPv4 clients too, whose addresses are written as they know them.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let visit = if is_full {
+        let knock = if is_full {
             Err(HandshakeFailure::Overloaded)
         } else {
-            self.door.enter(peer.ip(), &listener.door)
+            self.door.knock(peer.ip(), &listener.door)
         };
-        let visit = match visit {
-            Ok(visit) => visit,
+        let knock = match knock {
+            Ok(knock) => knock,
             Err(reason) => return self.door.turn_away(&tcp, peer, listener, reason),
         };
         // Counted here: many may be accepted before a worker takes up the first of them.
         let open = metrics.connection_opened();
+        let since = Instant::now();
         let acceptor = self.clone();
         let entered = self.live.enter();
         pingora_runtime::current_handle().spawn(async move {
             // The socket is registered with the reactor of the worker that serves it.
             let Ok(tcp) = TcpStream::from_std(tcp) else { return };
             let _open = open;
-            acceptor.serve(&entered, tcp, peer, handshake, visit).await;
+            acceptor.serve(&entered, tcp, peer, handshake, knock, since).await;
         });
     }
 
     async fn serve(
         &self,
         entered: &Entered,
-        tcp: TcpStream,
+        mut tcp: TcpStream,
         peer: SocketAddr,
         in_flight: HandshakeInFlight,
-        mut visit: Visit,
+        knock: Knock,
+        since: Instant,
     ) {
         let id = ConnectionId::next();
         let runtime = self.cell.pin();
         let Some(listener) = runtime.listeners.get(self.index) else { return };
-        let outcome = handshake::accept(listener, tcp, id, peer, in_flight, &self.telemetry).await;
+        let (peer, mut visit) = match knock {
+            Knock::Client(visit) => (peer, visit),
+            // Boxed, for it is rare: every connection would carry the room for it.
+            Knock::Proxy => match Box::pin(self.door.introduce(&mut tcp, id, peer, listener)).await {
+                Some(introduced) => introduced,
+                None => return,
+            },
+        };
+        let outcome = handshake::accept(listener, tcp, id, peer, since, in_flight, &self.telemetry).await;
         visit.is_known();
         let Some(client) = outcome else { return };
         let connection = Arc::new(Connection::new(id, self.index, peer, &client));

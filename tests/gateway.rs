@@ -3,6 +3,8 @@
 #[path = "support/mod.rs"]
 mod support;
 
+#[path = "behaviour/balancer.rs"]
+mod balancer;
 #[path = "behaviour/blocking.rs"]
 mod blocking;
 #[path = "behaviour/both_ways.rs"]

@@ -14,7 +14,7 @@ use super::scalar::{Span, Strings};
 use crate::headers::IdentityHeaderSpec;
 use crate::pattern::PatternSpec;
 
-pub use door::SourceLimitsFile;
+pub use door::{OthersFile, ProxyProtocolFile, SourceLimitsFile};
 
 /// Reads an enum of a word and a mapping. Serde's `untagged` would forget which key of the mapping is wrong.
 macro_rules! word_or_mapping {
@@ -85,6 +85,8 @@ pub struct ListenerFile {
     /// Networks whose clients are kept out, also where `allow_from` has them. Default: none.
     #[serde(default)]
     pub deny_from: Vec<String>,
+    /// Balancers before this listener that tell who the client is. Default: none.
+    pub proxy_protocol: Option<ProxyProtocolFile>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -16,7 +16,7 @@ use crate::headers::{IdentityHeaderSpec, Prefix};
 use crate::route::{Accepts, ClientRule, IdentityKey, RequestRule};
 use crate::trust::TrustPolicy;
 
-pub use door::{ConnectionRate, DoorConfig, SourceLimits};
+pub use door::{ConnectionRate, DoorConfig, OthersThanProxies, ProxyProtocolConfig, SourceLimits};
 
 /// Everything a gateway does.
 #[derive(Debug, Clone)]

@@ -35,16 +35,16 @@ struct Refused {
     subject: Option<String>,
 }
 
-/// Counts and records the handshake whatever becomes of it; `None` when the connection is over.
+/// Counts and records the handshake whatever becomes of it, which began when the connection was accepted; `None` when the connection is over.
 pub(super) async fn accept(
     listener: &ListenerRuntime,
     tcp: TcpStream,
     id: ConnectionId,
     peer: SocketAddr,
+    started: Instant,
     in_flight: HandshakeInFlight,
     telemetry: &Telemetry,
 ) -> Option<Admitted> {
-    let started = Instant::now();
     let mut record = ConnectionRecord::new(id.0, listener.name.clone(), peer);
     let outcome = shake_hands(listener, tcp, started, &mut record).await;
     drop(in_flight);
@@ -87,7 +87,7 @@ async fn shake_hands(
         message: format!("the connection could not be prepared: {error}"),
         subject: None,
     })?;
-    let timeout = listener.limits.handshake_timeout;
+    let timeout = listener.limits.handshake_timeout.saturating_sub(started.elapsed());
     let finished = fast_timeout(timeout, Pin::new(&mut stream).accept()).await;
     describe_session(stream.ssl(), record);
     match finished {

@@ -43,16 +43,21 @@ impl Answer {
 impl Site {
     /// A connection of HTTP/1.1 as `client`.
     pub fn wire(&self, client: &str) -> Wire {
+        let tcp = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        tcp.set_write_timeout(Some(PATIENCE)).unwrap();
+        tcp.set_nodelay(true).unwrap();
+        Wire { tls: self.connector(client).connect("localhost", tcp).unwrap(), read: Vec::new() }
+    }
+
+    /// Makes TLS connections as `client`, for HTTP/1.1.
+    pub fn connector(&self, client: &str) -> SslConnector {
         let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
         builder.set_ca_file(self.path().join("ca.crt")).unwrap();
         builder.set_certificate_chain_file(self.path().join(format!("{client}.crt"))).unwrap();
         builder.set_private_key_file(self.path().join(format!("{client}.key")), SslFiletype::PEM).unwrap();
         builder.set_alpn_protos(b"\x08http/1.1").unwrap();
-        let tcp = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-        tcp.set_write_timeout(Some(PATIENCE)).unwrap();
-        tcp.set_nodelay(true).unwrap();
-        Wire { tls: builder.build().connect("localhost", tcp).unwrap(), read: Vec::new() }
+        builder.build()
     }
 }
 

@@ -1,7 +1,11 @@
 //! The door of a listener: lists of networks, and what each source may have.
 
-use super::super::file::SourceLimitsFile;
-use super::super::types::{ConnectionRate, DoorConfig, ListenerLimits, SourceLimits};
+use std::time::Duration;
+
+use super::super::file::{OthersFile, ProxyProtocolFile, SourceLimitsFile};
+use super::super::types::{
+    ConnectionRate, DoorConfig, ListenerLimits, OthersThanProxies, ProxyProtocolConfig, SourceLimits,
+};
 use super::Builder;
 use crate::headers::{Networks, Prefix, PrefixError};
 
@@ -22,6 +26,9 @@ const LEAST: usize = 16;
 /// A source that pauses for so long may make that time good at once.
 const BURST_SECONDS: u32 = 10;
 
+/// A segment that was lost is sent again after one second, and then after two more (RFC 6298).
+const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// More than one thread can accept.
 const MOST_PER_SECOND: u32 = 1_000_000;
 
@@ -39,6 +46,7 @@ pub(super) struct DoorFile<'a> {
     pub(super) exempt: &'a [String],
     pub(super) per_address: &'a SourceLimitsFile,
     pub(super) per_network: &'a SourceLimitsFile,
+    pub(super) proxy_protocol: Option<&'a ProxyProtocolFile>,
 }
 
 impl Builder {
@@ -53,6 +61,39 @@ impl Builder {
             exempt: self.networks(&format!("{at}.limits.exempt"), file.exempt),
             per_address: self.source(&format!("{at}.limits.per_address"), limits, &ADDRESS, file.per_address),
             per_network: self.source(&format!("{at}.limits.per_network"), limits, &NETWORK, file.per_network),
+            proxy_protocol: file
+                .proxy_protocol
+                .map(|file| self.proxies(&format!("{at}.proxy_protocol"), limits, file)),
+        }
+    }
+
+    fn proxies(
+        &mut self,
+        at: &str,
+        limits: &ListenerLimits,
+        file: &ProxyProtocolFile,
+    ) -> ProxyProtocolConfig {
+        if file.from.is_empty() {
+            let expected = Some("the networks of the balancers");
+            self.problem(
+                format!("{at}.from"),
+                "it is empty: nobody may say who the client is",
+                expected,
+                None,
+            );
+        }
+        let timeout = file.timeout.map_or(HEADER_TIMEOUT.min(limits.handshake_timeout), |span| span.0);
+        if timeout > limits.handshake_timeout {
+            let expected = format!("at most `handshake_timeout`, which is {:?}", limits.handshake_timeout);
+            self.problem(format!("{at}.timeout"), "it is too long", Some(&expected), None);
+        }
+        ProxyProtocolConfig {
+            from: self.networks(&format!("{at}.from"), &file.from),
+            others: match file.others {
+                None | Some(OthersFile::Direct) => OthersThanProxies::Direct,
+                Some(OthersFile::Refuse) => OthersThanProxies::Refused,
+            },
+            timeout,
         }
     }
 
@@ -178,6 +219,14 @@ routes: [{{ client: {{ trust: fleet }}, pool: main }}]
                 "per_address: { connections: 0 }",
                 "limits.per_address.connections: 0 would refuse everybody",
             ),
+            ("proxy_protocol: { from: [] }", "", "listeners[0].proxy_protocol.from: it is empty"),
+            ("proxy_protocol: { form: [10.0.0.1] }", "", "did you mean `from`?"),
+            (
+                "proxy_protocol: { from: [10.0.0.1], timeout: 6s }",
+                "",
+                "listeners[0].proxy_protocol.timeout: it is too long",
+            ),
+            ("proxy_protocol: { from: [10.0.0.8/29], others: deny }", "", "expected `direct` or `refuse`"),
             ("", "per_network: { burst: 5 }", "limits.per_network.burst: a burst of no rate"),
             ("", "per_network: { connection: 5 }", "did you mean `connections`?"),
             ("", "per_address: { connections_per_second: 4000000 }", "is too much"),

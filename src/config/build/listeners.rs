@@ -65,6 +65,7 @@ impl Builder {
             exempt: &file.limits.exempt,
             per_address: &file.limits.per_address,
             per_network: &file.limits.per_network,
+            proxy_protocol: file.proxy_protocol.as_ref(),
         };
         let door = self.door(at, &limits, &door);
         let client_auth = self.client_auth(at, file.client_auth.mode, &file.client_auth.trust);

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::super::scalar::Span;
+
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceLimitsFile {
@@ -14,4 +16,23 @@ pub struct SourceLimitsFile {
     pub connections_per_second: Option<u32>,
     /// New connections at once, after a pause. Default: ten times `connections_per_second`.
     pub burst: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocolFile {
+    /// Networks of balancers. What comes from there must begin with a header, of version 1 or 2, and is taken for the
+    /// connection of whom that names.
+    pub from: Vec<String>,
+    /// Who comes from elsewhere: `direct`, where no header is believed, or `refuse`. Default: direct.
+    pub others: Option<OthersFile>,
+    /// In which the header must be there; a part of `limits.handshake_timeout`. Default: 3s.
+    pub timeout: Option<Span>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OthersFile {
+    Direct,
+    Refuse,
 }

@@ -1,6 +1,7 @@
 //! What is decided about a connection before anything is known but where it comes from.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::headers::Networks;
 
@@ -15,6 +16,25 @@ pub struct DoorConfig {
     pub exempt: Networks,
     pub per_address: SourceLimits,
     pub per_network: SourceLimits,
+    pub proxy_protocol: Option<ProxyProtocolConfig>,
+}
+
+/// Balancers before a listener that pass bytes on and tell who the client is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProtocolConfig {
+    /// Who must say it, and is believed.
+    pub from: Networks,
+    pub others: OthersThanProxies,
+    /// In which the header must be there.
+    pub timeout: Duration,
+}
+
+/// What becomes of those who come past the balancers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OthersThanProxies {
+    /// They are who they are; a header of theirs is not believed.
+    Direct,
+    Refused,
 }
 
 impl DoorConfig {

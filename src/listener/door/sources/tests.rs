@@ -21,6 +21,7 @@ fn rules(per_address: SourceLimits, per_network: SourceLimits) -> DoorConfig {
         exempt: Networks::default(),
         per_address,
         per_network,
+        proxy_protocol: None,
     }
 }
 
