@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 
-use x509_parser::asn1_rs::{Any, Class, FromDer, Tag};
+use x509_parser::asn1_rs::{Any, Class, FromDer, Oid, Tag};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use super::rfc4514::{self, DistinguishedNameError};
@@ -29,6 +29,8 @@ pub enum BadName {
     NotText(AttributeKind),
     #[error("the value of {0} is text that reads like an encoded value")]
     Ambiguous(AttributeKind),
+    #[error("the type of an attribute is no object identifier")]
+    WrongType,
 }
 
 impl Name {
@@ -105,12 +107,25 @@ impl fmt::Display for Name {
 }
 
 fn attribute(parsed: &AttributeTypeAndValue<'_>) -> Result<Attribute, BadName> {
-    let kind = AttributeKind::from_oid(&parsed.attr_type().to_id_string());
+    let kind = attribute_type(parsed.attr_type()).ok_or(BadName::WrongType)?;
     let value = match text(&kind, parsed.attr_value()) {
         Err(BadName::NotText(AttributeKind::Other(_))) => encoded(parsed.attr_value()),
         other => legible(&kind, other?)?,
     };
     Ok(Attribute { kind, value })
+}
+
+/// The parser takes any bytes for an identifier: none at all, and such as DER does not allow, in which it would see another
+/// attribute than others do (X.690, section 8.19.2).
+fn attribute_type(oid: &Oid<'_>) -> Option<AttributeKind> {
+    let mut begins = true;
+    for byte in oid.as_bytes() {
+        if begins && *byte == 0x80 {
+            return None;
+        }
+        begins = byte & 0x80 == 0;
+    }
+    if begins { AttributeKind::from_key(&oid.to_id_string()) } else { None }
 }
 
 /// Decodes a string type to text (X.690, section 8.23; RFC 5280, section 4.1.2.4).

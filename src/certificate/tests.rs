@@ -105,6 +105,20 @@ fn values_that_are_no_strings_are_kept_encoded_under_unknown_types_only() {
 }
 
 #[test]
+fn an_attribute_whose_type_can_be_read_in_two_ways_makes_the_certificate_malformed() {
+    for oid in [&[][..], &[0x55, 4, 0x83], &[0x55, 4, 0x80, 3], &[0x55, 0x80], &[0xff; 30]] {
+        let error = Certificate::from_der(&with_subject(&raw_name(oid, UTF8, b"a"))).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                MalformedCertificate::Subject(BadName::WrongType) | MalformedCertificate::NotX509
+            ),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn alternative_names_are_typed() {
     let names = [
         der::element(0x82, b"*.example.com"),
