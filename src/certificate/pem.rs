@@ -2,6 +2,9 @@
 
 use std::fmt::Write;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 /// A file that looks like PEM and is not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
@@ -18,22 +21,20 @@ const DASHES: &str = "-----";
 ///
 /// `block` in an error counts blocks of that type from 1.
 pub fn pem_blocks(pem: &[u8], label: &str) -> Result<Vec<Vec<u8>>, PemError> {
-    // A byte that is not ASCII can only be outside of a block, or an error inside of one.
-    let text = String::from_utf8_lossy(pem);
     let begin = format!("{BEGIN}{label}{DASHES}");
     let end = format!("-----END {label}{DASHES}");
     let mut blocks = Vec::new();
-    let mut lines = text.lines().map(str::trim);
+    let mut lines = pem.split(|byte| *byte == b'\n').map(trimmed);
     while let Some(line) = lines.next() {
-        if line != begin {
+        if line != begin.as_bytes() {
             continue;
         }
         let block = blocks.len() + 1;
-        let mut body = String::new();
+        let mut body = Vec::new();
         loop {
             match lines.next() {
-                Some(line) if line == end => break,
-                Some(line) if !line.starts_with(BEGIN) => body.push_str(line),
+                Some(line) if line == end.as_bytes() => break,
+                Some(line) if !line.starts_with(b"-") => body.extend_from_slice(line),
                 _ => return Err(PemError::NoEnd { block, label: label.to_owned() }),
             }
         }
@@ -43,21 +44,21 @@ pub fn pem_blocks(pem: &[u8], label: &str) -> Result<Vec<Vec<u8>>, PemError> {
     Ok(blocks)
 }
 
-fn decode(body: &str) -> Option<Vec<u8>> {
-    if body.is_empty() || body.len() > i32::MAX as usize || body.contains(char::is_whitespace) {
-        return None;
-    }
-    // The decoder counts padding as zero bytes and takes it anywhere, so it is checked here.
-    let content = body.trim_end_matches('=');
-    if content.contains('=') || body.len() - content.len() > 2 {
-        return None;
-    }
-    openssl::base64::decode_block(body).ok()
+/// Without white space around it, also that which editors and web pages leave there and nobody sees: a block whose first line
+/// is not known for one would be missing.
+pub(super) fn trimmed(line: &[u8]) -> &[u8] {
+    let is_space = |c: char| c.is_whitespace() || c == '\u{feff}';
+    std::str::from_utf8(line).map_or(line.trim_ascii(), |text| text.trim_matches(is_space).as_bytes())
+}
+
+fn decode(body: &[u8]) -> Option<Vec<u8>> {
+    // The same decoder as that of the reader: it takes one encoding of each block, and no other.
+    STANDARD.decode(body).ok().filter(|der| !der.is_empty())
 }
 
 /// One block, with lines of 64 characters.
 pub fn pem_encode(der: &[u8], label: &str) -> String {
-    let base64 = openssl::base64::encode_block(der);
+    let base64 = STANDARD.encode(der);
     let mut pem = String::with_capacity(base64.len() + base64.len() / 64 + 64);
     // Writing to a string cannot fail.
     let _ = writeln!(pem, "{BEGIN}{label}{DASHES}");

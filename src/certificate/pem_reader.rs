@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::PemError;
+use super::pem::trimmed;
 
 /// Lines are taken in pieces no longer than this: some writers put all of a block on one.
 const LONGEST: u64 = 4096;
@@ -58,7 +59,7 @@ impl<R: BufRead> PemReader<R> {
         self.decoded.clear();
         self.letters.clear();
         while self.next_piece()? {
-            if self.piece.trim_ascii() == self.begin.as_bytes() {
+            if trimmed(&self.piece) == self.begin.as_bytes() {
                 (self.is_inside, self.is_empty) = (true, true);
                 return Ok(true);
             }
@@ -79,7 +80,7 @@ impl<R: BufRead> PemReader<R> {
             if !self.next_piece()? {
                 return Err(self.error(|block, label| PemError::NoEnd { block, label }));
             }
-            let piece = self.piece.trim_ascii();
+            let piece = trimmed(&self.piece);
             if piece.first() != Some(&b'-') {
                 self.letters.extend_from_slice(piece);
                 continue;
@@ -157,7 +158,7 @@ mod tests {
         #[test]
         fn it_reads_what_is_read_at_once(pieces in vec(prop_oneof![
             Just("-----BEGIN X509 CRL-----\n"), Just("-----END X509 CRL-----\n"), Just("-----BEGIN OTHER-----\n"),
-            Just("QUJD\n"), Just("QUI=\n"), Just("QQ==\n"), Just("Q\n"), Just("=\n"), Just("é\n"), Just(" \r\n"), Just("text\n"),
+            Just("QUJD\n"), Just("QUI=\n"), Just("QQ==\n"), Just("QQ9=\n"), Just("Q\n"), Just("=\n"), Just("é\n"), Just(" \r\n"), Just("text\n"), Just("\u{feff}"), Just("\u{a0}"), Just("\u{b}"),
         ], 0..9)) {
             let pem = pieces.concat();
             let (streamed, whole) = (streamed(pem.as_bytes()), pem_blocks(pem.as_bytes(), "X509 CRL"));
