@@ -13,8 +13,10 @@ pub(super) fn text(value: &str) -> String {
     escaped(value, |_| false)
 }
 
-/// Values with `, ` between them. A comma inside of one is encoded and cannot pretend to be two.
+/// Values with `, ` between them. A comma inside of one is encoded and cannot pretend to be two. An empty one says nothing,
+/// and would leave a comma at the end behind it.
 pub(super) fn list(values: impl Iterator<Item = impl AsRef<str>>) -> Option<String> {
+    let values = values.filter(|value| !value.as_ref().is_empty());
     let values: Vec<String> = values.map(|value| escaped(value.as_ref(), |byte| byte == b',')).collect();
     (!values.is_empty()).then(|| values.join(", "))
 }

@@ -333,6 +333,14 @@ proptest! {
 }
 
 #[test]
+fn an_empty_name_is_none_of_a_list() {
+    let sample = Sample::new().subject_all("OU", &["", "a", ""]).dns(" ").dns("").subject("O", "");
+    assert_eq!(field("subject.OU", &sample).as_deref(), Some("a"));
+    assert_eq!(field("san.dns", &sample).as_deref(), Some("%20"));
+    assert_eq!(field("subject.O", &sample), None);
+}
+
+#[test]
 fn a_chain_is_a_list_of_byte_sequences() {
     assert_eq!(encode::byte_sequences(&[vec![1, 2, 3], vec![4]]).as_deref(), Some(":AQID:, :BA==:"));
     assert_eq!(encode::byte_sequences(&[]), None);
