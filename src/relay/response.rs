@@ -67,6 +67,10 @@ impl Response {
             _ => return Err(Malformed),
         };
         let (status, version) = (response.code.ok_or(Malformed)?, response.version.ok_or(Malformed)?);
+        // Three digits are all that the parser asks for; below 100 nobody knows what they mean, or whether a body follows.
+        if status < 100 {
+            return Err(Malformed);
+        }
         let framing = Framing::read(response.headers, version)?;
         let base = buffer.as_ptr() as usize;
         let place = |part: &[u8]| ((part.as_ptr() as usize - base) as u32, part.len() as u32);
@@ -325,6 +329,8 @@ mod tests {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
             "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
             "HTTP/1.1 2000 OK",
+            "HTTP/1.1 099 OK",
+            "HTTP/1.1 000 OK",
             "SIP/2.0 200 OK",
         ] {
             assert!(is_malformed(head), "{head}");
