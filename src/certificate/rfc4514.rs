@@ -68,6 +68,8 @@ pub enum DistinguishedNameError {
     NotUtf8(AttributeKind),
     #[error("`{0}` is not `#` and the hex digits of a DER value")]
     BadHexValue(String),
+    #[error("the text of {0} reads like an encoded value: no certificate that is read has it")]
+    Ambiguous(AttributeKind),
 }
 
 pub(super) fn parse(text: &str) -> Result<Vec<Vec<Attribute>>, DistinguishedNameError> {
@@ -147,7 +149,11 @@ impl Parser<'_> {
             self.at += 1;
         }
         value.truncate(keep);
-        String::from_utf8(value).map_err(|_| DistinguishedNameError::NotUtf8(kind.clone()))
+        let value = String::from_utf8(value).map_err(|_| DistinguishedNameError::NotUtf8(kind.clone()))?;
+        if matches!(kind, AttributeKind::Other(_)) && is_encoded(&value) {
+            return Err(DistinguishedNameError::Ambiguous(kind.clone()));
+        }
+        Ok(value)
     }
 
     /// At a backslash: the byte it stands for.

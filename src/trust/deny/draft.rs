@@ -48,9 +48,6 @@ impl Issuers {
             return Ok(issuer.clone());
         }
         let issuer: IssuerName = text.parse().map_err(DenyFault::Issuer)?;
-        if issuer.is_empty() {
-            return Err(DenyFault::EmptyIssuer);
-        }
         self.0 = Some((text.to_owned(), issuer.clone()));
         Ok(issuer)
     }
@@ -188,6 +185,9 @@ fn attributes(text: &str) -> Result<Vec<DeniedName>, DenyFault> {
     let rdns = Name::parse_rfc4514(text).map_err(DenyFault::Subject)?;
     let attributes: Vec<_> = rdns.into_iter().flatten().collect();
     attributes.iter().try_for_each(|attribute| check_text("subject", &attribute.value))?;
+    if let Some(attribute) = attributes.iter().find(|attribute| attribute.value.trim().is_empty()) {
+        return Err(DenyFault::Nothing(format!("subject.{}", attribute.kind.key())));
+    }
     Ok(attributes.into_iter().map(DeniedName::from).collect())
 }
 

@@ -55,8 +55,6 @@ pub enum DenyFault {
     Hex { key: &'static str, reason: BadHex },
     #[error("issuer: {0}")]
     Issuer(DistinguishedNameError),
-    #[error("issuer: the name is empty (expected: RFC 4514 text, such as `CN=Fleet CA,O=Example`)")]
-    EmptyIssuer,
     #[error(
         "subject: no attribute is called `{0}` (expected: {expected}, or a dotted OID)",
         expected = AttributeKind::KEYS.join(", ")

@@ -24,10 +24,6 @@ impl IssuerName {
     pub(super) fn comparable(&self) -> &[u8] {
         &self.comparable
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.comparable.is_empty()
-    }
 }
 
 impl FromStr for IssuerName {
@@ -36,6 +32,10 @@ impl FromStr for IssuerName {
     /// From RFC 4514 text, as `portcullis explain` shows it.
     fn from_str(text: &str) -> Result<Self, DistinguishedNameError> {
         let rdns = Name::parse_rfc4514(text)?;
+        // Only spaces: nothing is never taken for a name.
+        if rdns.is_empty() {
+            return Err(DistinguishedNameError::NoEquals(text.to_owned()));
+        }
         Ok(Self { text: Name::format_rfc4514(&rdns).into(), comparable: Name::comparable_rdns(&rdns).into() })
     }
 }
