@@ -7,6 +7,8 @@
 //! ([`crate::framing`]): upgrades, large or chunked bodies, endpoints with TLS or HTTP/2, and refusals.
 
 mod carry;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handover;
 mod head;
 mod http1;

@@ -9,6 +9,8 @@
 mod awslc;
 mod check;
 mod failure;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod key_file;
 mod keys;
 mod ocsp;

@@ -172,6 +172,7 @@ fn a_kick_says_whom_and_is_recorded_whatever_becomes_of_it() {
         "trust_domain=fleet",
         "serial=01",
         "issuer=CN%3Dx",
+        "serial=01&issuer=+++",
         "address=10.0.0.1",
         "subject=CN%3Da&listener=egde",
         "subject=CN%3Da&trust_domain=flete",
@@ -183,7 +184,7 @@ fn a_kick_says_whom_and_is_recorded_whatever_becomes_of_it() {
     }
     assert_eq!(post(&format!("subject=CN%3Da&reason={}", "x".repeat(201))).status, 400);
     let recorded = view.recorded.borrow();
-    assert_eq!(recorded.len(), 13);
+    assert_eq!(recorded.len(), 14);
     let done = Action {
         name: "kick",
         selector: Some("subject=CN=a".into()),
