@@ -5,6 +5,7 @@
 mod build;
 mod file;
 mod problem;
+mod sandbox;
 mod scalar;
 mod shape;
 mod source;
@@ -13,6 +14,7 @@ mod types;
 use std::path::Path;
 
 pub use problem::{ConfigErrors, Problem};
+pub use sandbox::{SandboxConfig, SandboxMode};
 pub use scalar::Span;
 pub use source::{ListPlace, Listed};
 pub use types::*;

@@ -7,6 +7,7 @@ pub mod census;
 pub mod certificate;
 pub mod cli;
 pub mod config;
+pub mod confinement;
 pub mod csv_line;
 pub mod demo;
 pub mod explain;

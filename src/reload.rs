@@ -4,6 +4,7 @@ mod ageing;
 mod block;
 mod fetched;
 mod files;
+mod outside;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use crate::tls;
 
 use ageing::Ageing;
 pub use fetched::first;
-pub use files::FileStates;
+pub use files::{FileStates, directories_of};
 pub use watch::watch;
 
 /// What SIGHUP and `POST /reload` call, and who watches the files.
@@ -72,7 +73,9 @@ impl Reloader {
         let asked = SystemTime::now();
         let mut last = self.last();
         let current = self.cell.load_full();
-        let read = Config::read(&current.config.file).and_then(|config| {
+        let file = &current.config.file;
+        let read = Config::read(file).map_err(|errors| self.explain(errors, std::slice::from_ref(file)));
+        let read = read.and_then(|config| {
             last.seen = FileStates::of(&config);
             let runtime = self.load(config)?;
             let runtime = if fetched::is_worth_waiting(&runtime, &current) {
@@ -141,14 +144,10 @@ impl Reloader {
         let put =
             renewed.runtime.map(|runtime| self.put_in_force(last, runtime, Trigger::ListChanged, since));
         if !renewed.problems.is_empty() {
-            let file = config.file.clone();
+            let errors = ConfigErrors { file: config.file.clone(), problems: renewed.problems };
+            let errors = self.explain(errors, &files::watched(config));
             let effect = if put.is_some() { "lists that can be read take effect" } else { "nothing changes" };
-            self.refused(
-                last,
-                &ConfigErrors { file, problems: renewed.problems },
-                Trigger::ListChanged,
-                effect,
-            );
+            self.refused(last, &errors, Trigger::ListChanged, effect);
         } else if put.is_none() {
             last.errors.remove(&Trigger::ListChanged);
             self.surroundings.metrics.reload_succeeded(!last.errors.is_empty());
@@ -211,7 +210,13 @@ impl Reloader {
     }
 
     fn load(&self, config: Config) -> Result<Runtime, ConfigErrors> {
-        Runtime::load(config, Some(&self.cell.load_full()), &self.surroundings, tls::now())
+        let named = files::watched(&config);
+        let loaded = Runtime::load(config, Some(&self.cell.load_full()), &self.surroundings, tls::now());
+        loaded.map_err(|errors| self.explain(errors, &named))
+    }
+
+    fn explain(&self, errors: ConfigErrors, named: &[PathBuf]) -> ConfigErrors {
+        outside::tell(errors, named, &self.surroundings.confinement)
     }
 
     /// Tells of lists in force that nobody has replaced in time.

@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime};
 use crate::UnixTime;
 use crate::admin::Token;
 use crate::config::{ClientAuthMode, Config, ConfigErrors, DoorConfig, ListenAddress, ListenerLimits};
+use crate::confinement::Confinement;
 use crate::fetch::WantedStaple;
 use crate::headers::{Forwarding, IdentityHeaders};
 use crate::listener::contexts::ServerContexts;
@@ -115,6 +116,7 @@ impl ListenerRuntime {
 pub struct Surroundings {
     pub metrics: Arc<Metrics>,
     pub started: Instant,
+    pub confinement: Arc<Confinement>,
 }
 
 impl Runtime {

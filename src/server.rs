@@ -19,7 +19,8 @@ use pingora_core::services::background::background_service;
 use pingora_proxy::HttpProxy;
 
 use crate::census::{Census, Keeper};
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, ListenerConfig};
+use crate::confinement::{Confinement, ConfinementError, Places};
 use crate::fetch::Fetcher;
 use crate::gateway::Gateway;
 use crate::health::HealthChecker;
@@ -39,6 +40,8 @@ pub enum StartError {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Confinement(#[from] ConfinementError),
     #[error("the admin address cannot be used: {0}")]
     Admin(std::io::Error),
     #[error("the admin address `unix:{path}` cannot be used: {source}")]
@@ -58,35 +61,44 @@ pub enum StartError {
 
 /// Loads a configuration as `run` would, without serving it.
 pub fn load(config: Config) -> Result<Runtime, StartError> {
-    let surroundings = surroundings(Arc::new(Metrics::new()));
+    let surroundings = surroundings(Arc::new(Metrics::new()), Confinement::none());
     Ok(Runtime::load(config, None, &surroundings, tls::now())?)
 }
 
-fn surroundings(metrics: Arc<Metrics>) -> Surroundings {
-    Surroundings { metrics, started: Instant::now() }
+/// What asks only gives nothing up.
+fn surroundings(metrics: Arc<Metrics>, confinement: Confinement) -> Surroundings {
+    Surroundings { metrics, started: Instant::now(), confinement: Arc::new(confinement) }
 }
 
 /// Serves until told to stop. `upgrade`: take the sockets over from a running process.
 pub fn run(file: &Path, upgrade: bool) -> Result<(), StartError> {
     let config = Config::read(file)?;
+    let mut taken = Taken::reserve(&config, upgrade)?;
+    let confinement = confine(&config, upgrade)?;
     let metrics = Arc::new(Metrics::new());
     let log = LogWriter::start(&config.logging, metrics.clone()).map_err(StartError::Log)?;
     let telemetry = Arc::new(Telemetry::new(metrics.clone(), log, &config.logging));
-    let surroundings = surroundings(metrics);
+    confinement.tell();
+    let surroundings = surroundings(metrics, confinement);
     let fetcher = Arc::new(Fetcher::start(surroundings.metrics.clone()).map_err(StartError::Thread)?);
     let (runtime, files) = reload::first(config, &surroundings, &fetcher)?;
     for warning in runtime.warnings() {
         log::warn!("{warning}");
     }
-    if let Some(socket) = runtime.config.server.upgrade_socket.as_deref().filter(|_| upgrade) {
+    taken.listen(upgrade)?;
+    let loaded = Loaded { runtime, files, surroundings, fetcher };
+    serve(loaded, telemetry, taken, upgrade)
+}
+
+/// While there is one thread only, and everything that takes privileges is done.
+fn confine(config: &Config, upgrade: bool) -> Result<Confinement, StartError> {
+    let mut places = Places::of(config, reload::directories_of(config));
+    if let Some(socket) = config.server.upgrade_socket.as_deref().filter(|_| upgrade) {
         check_upgrade_socket(socket)
             .map_err(|source| StartError::Upgrade { path: socket.to_owned(), source })?;
+        places = places.upgrading(socket);
     }
-    let sockets = sockets(&runtime, upgrade)?;
-    let addresses = runtime.config.admin.iter().flat_map(|admin| &admin.addresses);
-    let admin = addresses.map(|address| AdminSocket::bind(address, upgrade)).collect::<Result<_, _>>()?;
-    let loaded = Loaded { runtime, files, surroundings, fetcher };
-    serve(loaded, telemetry, sockets, admin, upgrade)
+    Ok(Confinement::enter(&config.server.sandbox, places)?)
 }
 
 /// Pingora removes whatever is at this path and takes for granted that it can put a socket there.
@@ -100,16 +112,35 @@ fn check_upgrade_socket(path: &Path) -> std::io::Result<()> {
     std::fs::remove_file(probe)
 }
 
-/// Binds every listener before anything starts, so that a port in use is one clear error.
-fn sockets(runtime: &Runtime, upgrade: bool) -> Result<Vec<Option<BoundSocket>>, StartError> {
-    let mut passed = supervisor::sockets_from_systemd().map_err(StartError::SameName)?;
-    let bind = |listener: &Arc<crate::runtime::ListenerRuntime>| {
-        if upgrade {
-            return Ok(None);
-        }
-        Ok(Some(bind(&listener.address, &mut |name| passed.remove(name))?))
-    };
-    runtime.listeners.iter().map(bind).collect()
+/// The addresses that the process listens on.
+struct Taken {
+    /// `None`: it comes from the process that is being upgraded.
+    listeners: Vec<Option<BoundSocket>>,
+    admin: Vec<AdminSocket>,
+}
+
+impl Taken {
+    /// Takes every port before anything starts, so that one in use is one clear error, and no privilege is needed later.
+    fn reserve(config: &Config, upgrade: bool) -> Result<Self, StartError> {
+        let mut passed = supervisor::sockets_from_systemd().map_err(StartError::SameName)?;
+        let mut take = |listener: &ListenerConfig| {
+            if upgrade {
+                return Ok(None);
+            }
+            Ok::<_, StartError>(Some(bind(&listener.address, &mut |name| passed.remove(name))?))
+        };
+        let listeners = config.listeners.iter().map(&mut take).collect::<Result<_, _>>()?;
+        let addresses = config.admin.iter().flat_map(|admin| &admin.addresses);
+        let admin =
+            addresses.map(|address| AdminSocket::reserve(address, upgrade)).collect::<Result<_, _>>()?;
+        Ok(Self { listeners, admin })
+    }
+
+    /// What is behind them is there: clients are let in as soon as somebody accepts.
+    fn listen(&mut self, upgrade: bool) -> Result<(), StartError> {
+        self.listeners.iter().flatten().try_for_each(BoundSocket::listen)?;
+        self.admin.iter_mut().try_for_each(|socket| socket.listen(upgrade))
+    }
 }
 
 /// What the process starts with.
@@ -120,13 +151,8 @@ struct Loaded {
     fetcher: Arc<Fetcher>,
 }
 
-fn serve(
-    loaded: Loaded,
-    telemetry: Arc<Telemetry>,
-    sockets: Vec<Option<BoundSocket>>,
-    admin: Vec<AdminSocket>,
-    upgrade: bool,
-) -> Result<(), StartError> {
+fn serve(loaded: Loaded, telemetry: Arc<Telemetry>, taken: Taken, upgrade: bool) -> Result<(), StartError> {
+    let Taken { listeners: sockets, admin } = taken;
     let Loaded { runtime, files, surroundings, fetcher } = loaded;
     runtime.take_effect();
     let settings = runtime.config.server.clone();

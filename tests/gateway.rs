@@ -39,6 +39,8 @@ mod relay;
 mod resumption;
 #[path = "behaviour/revocation.rs"]
 mod revocation;
+#[path = "behaviour/sandbox.rs"]
+mod sandbox;
 #[path = "behaviour/stapling.rs"]
 mod stapling;
 #[path = "behaviour/strictness.rs"]

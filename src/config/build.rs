@@ -6,6 +6,7 @@ mod lists;
 mod pools;
 mod reader;
 mod routes;
+mod sandbox;
 mod server;
 mod trust;
 

@@ -45,6 +45,10 @@ macro_rules! word_or_mapping {
     };
 }
 
+mod sandbox;
+
+pub use sandbox::{SandboxFile, SandboxModeFile, SandboxSettingsFile};
+
 /// The whole file.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -626,6 +630,8 @@ pub struct ServerFile {
     pub state_directory: Option<String>,
     /// Whether the files that are named here are read anew when they change. Default: true.
     pub watch: Option<bool>,
+    /// What the process gives up after its start. Default: on.
+    pub sandbox: Option<SandboxFile>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::sandbox::SandboxConfig;
 use super::source::ListPlace;
 use crate::framing;
 use crate::headers::{IdentityHeaderSpec, Prefix};
@@ -467,4 +468,5 @@ pub struct ServerSettings {
     pub state_directory: Option<PathBuf>,
     /// Whether files are read anew when they change.
     pub watch: bool,
+    pub sandbox: SandboxConfig,
 }

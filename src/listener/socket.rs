@@ -29,12 +29,23 @@ pub enum BindError {
     Unusable(#[from] std::io::Error),
 }
 
-/// A socket that listens already.
+/// A socket that has its address.
 pub struct BoundSocket(StdListener);
 
 impl BoundSocket {
     pub fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+
+    /// From now on clients can connect. A socket that somebody else bound listens already.
+    pub fn listen(&self) -> Result<(), BindError> {
+        let socket = SockRef::from(&self.0);
+        if socket.is_listener()? {
+            return Ok(());
+        }
+        let address = self.0.local_addr()?;
+        // Another process may have bound the same address, and got here first.
+        socket.listen(BACKLOG).map_err(|source| BindError::new(address, source))
     }
 
     pub fn into_tokio(self) -> Result<tokio::net::TcpListener, BindError> {
@@ -76,21 +87,22 @@ fn take(socket: &StdListener) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((connection.into(), peer))
 }
 
-/// Binds, or takes what systemd passed. `passed` finds a socket by its name.
+/// Binds, or takes what systemd passed. `passed` finds a socket by its name. Nobody can connect until it
+/// [listens](BoundSocket::listen): what is behind it may take a while to load.
 pub fn bind(
     address: &ListenAddress,
     passed: &mut dyn FnMut(&str) -> Option<StdListener>,
 ) -> Result<BoundSocket, BindError> {
     match address {
-        ListenAddress::Tcp(address) => listen(*address).map(BoundSocket),
+        ListenAddress::Tcp(address) => reserve(*address).map(BoundSocket),
         ListenAddress::Systemd(name) => {
             passed(name).map(BoundSocket).ok_or_else(|| BindError::NotPassed { name: name.clone() })
         }
     }
 }
 
-fn listen(address: SocketAddr) -> Result<StdListener, BindError> {
-    let listen = || {
+fn reserve(address: SocketAddr) -> Result<StdListener, BindError> {
+    let reserve = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() && address.ip().is_unspecified() {
             // `[::]` means every address of the machine, IPv4 ones too.
@@ -101,18 +113,21 @@ fn listen(address: SocketAddr) -> Result<StdListener, BindError> {
         // A restart must not wait for the connections of the run before (TIME_WAIT).
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    listen().map_err(|source: std::io::Error| {
+    reserve().map_err(|source: std::io::Error| BindError::new(address, source))
+}
+
+impl BindError {
+    fn new(address: SocketAddr, source: std::io::Error) -> Self {
         let hint = match source.kind() {
             std::io::ErrorKind::AddrInUse => " (hint: `ss -ltnp` shows which process has it)",
             std::io::ErrorKind::PermissionDenied => " (hint: ports below 1024 need CAP_NET_BIND_SERVICE)",
             std::io::ErrorKind::AddrNotAvailable => " (hint: this machine has no such address)",
             _ => "",
         };
-        BindError::Bind { address, source, hint }
-    })
+        Self::Bind { address, source, hint }
+    }
 }
 
 /// The socket that the process being upgraded handed over under `address`.

@@ -96,6 +96,13 @@ pub(super) fn watched(config: &Config) -> Vec<PathBuf> {
     files
 }
 
+/// The directories of all that `config` names, and of itself.
+pub fn directories_of(config: &Config) -> BTreeSet<PathBuf> {
+    let mut files = watched(config);
+    files.push(config.file.clone());
+    directories(&files)
+}
+
 /// No file is called so.
 const NEW: &str = "\u{fffd}";
 

@@ -1,6 +1,7 @@
 //! `Config` → `Runtime`: the one place that reads the files a configuration names.
 
 mod fetched;
+mod key_pair;
 mod lists;
 mod operator;
 mod renew;
@@ -12,14 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 
 use super::{CertificateSummary, ListenerRuntime, ListenerTickets, Runtime, StapleSummary, Surroundings};
 use crate::UnixTime;
 use crate::certificate::{AttributeKind, Certificate, SubjectAltName};
 use crate::config::{
-    CertificateFiles, ClientAuthMode, Config, ConfigErrors, ListenerConfig, PoolConfig, Problem, RouteConfig,
+    ClientAuthMode, Config, ConfigErrors, ListenerConfig, PoolConfig, Problem, RouteConfig,
     ServerCertificateConfig, TargetConfig, TrustConfig, UpstreamVerify,
 };
 use crate::headers::{Forwarding, IdentityHeaders};
@@ -229,6 +229,7 @@ impl Loader<'_> {
         refuse("server.threads", "number of threads", now.threads != then.threads);
         refuse("server.drain_timeout", "time to drain", now.drain_timeout != then.drain_timeout);
         refuse("server.upgrade_socket", "upgrade socket", now.upgrade_socket != then.upgrade_socket);
+        refuse("server.sandbox", "sandbox", now.sandbox != then.sandbox);
         refuse("server.state_directory", "state directory", now.state_directory != then.state_directory);
         refuse("logging.format", "format of the log", new.logging.format != old.logging.format);
     }
@@ -450,32 +451,6 @@ impl Loader<'_> {
         });
         let staple = self.staple(certificate, &chain, listener, &leaf);
         Some(ServerCertificate { chain, key, names: dns_names(&leaf), staple })
-    }
-
-    fn key_pair(&mut self, files: &CertificateFiles) -> Option<(Vec<X509>, PKey<Private>)> {
-        let (at_chain, at_key) = (format!("{}.chain", files.at), format!("{}.key", files.at));
-        let chain = self.read(&at_chain, &files.chain);
-        let key = self.read(&at_key, &files.key);
-        let (chain, key) = (chain?, key?);
-        let chain = X509::stack_from_pem(&chain).unwrap_or_default();
-        if chain.is_empty() {
-            let found = format!("`{}` holds no certificate", files.chain.display());
-            self.problem(at_chain, found, Some("PEM blocks of type CERTIFICATE, leaf first"), None);
-            return None;
-        }
-        // An encrypted key must fail, not wait for somebody to type at a terminal.
-        let Ok(key) = PKey::private_key_from_pem_callback(&key, |_| Ok(0)) else {
-            let found = format!("`{}` holds no private key that can be read", files.key.display());
-            self.problem(at_key, found, Some("an unencrypted PEM private key"), None);
-            return None;
-        };
-        if !chain[0].public_key().is_ok_and(|public| public.public_eq(&key)) {
-            let found = format!("`{}` is not the key of `{}`", files.key.display(), files.chain.display());
-            let hint = Some("the leaf must be the first certificate of the chain file");
-            self.problem(at_key, found, None, hint);
-            return None;
-        }
-        Some((chain, key))
     }
 
     fn pools(&mut self, pools: &[PoolConfig]) -> Pools {

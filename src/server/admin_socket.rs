@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::server::ListenFds;
@@ -20,11 +20,9 @@ use crate::listener::{BoundSocket, bind, inherited};
 /// One of them, before anything starts.
 pub enum AdminSocket {
     /// `None`: it comes from the process that is being upgraded.
-    Tcp {
-        key: String,
-        bound: Option<BoundSocket>,
-    },
-    Unix(StdUnixListener),
+    Tcp { key: String, bound: Option<BoundSocket> },
+    /// `None`: it is not there yet.
+    Unix { path: PathBuf, bound: Option<StdUnixListener> },
 }
 
 /// One that accepts.
@@ -34,18 +32,28 @@ pub enum Accepting {
 }
 
 impl AdminSocket {
-    pub fn bind(address: &AdminAddress, upgrade: bool) -> Result<Self, StartError> {
-        match address {
+    /// Takes the port, if it is one.
+    pub fn reserve(address: &AdminAddress, upgrade: bool) -> Result<Self, StartError> {
+        Ok(match address {
             AdminAddress::Tcp(address) => {
                 let bound =
                     if upgrade { None } else { Some(bind(&ListenAddress::Tcp(*address), &mut |_| None)?) };
-                Ok(Self::Tcp { key: format!("admin:{address}"), bound })
+                Self::Tcp { key: format!("admin:{address}"), bound }
             }
-            AdminAddress::Unix(path) => match unix(path, upgrade) {
-                Ok(socket) => Ok(Self::Unix(socket)),
-                Err(source) => Err(StartError::AdminPath { path: path.clone(), source }),
+            AdminAddress::Unix(path) => Self::Unix { path: path.clone(), bound: None },
+        })
+    }
+
+    /// Whoever asks is heard from now on, and answered when the gateway serves.
+    pub fn listen(&mut self, upgrade: bool) -> Result<(), StartError> {
+        match self {
+            Self::Tcp { bound, .. } => bound.iter().try_for_each(BoundSocket::listen)?,
+            Self::Unix { path, bound } => match unix(path, upgrade) {
+                Ok(socket) => *bound = Some(socket),
+                Err(source) => return Err(StartError::AdminPath { path: path.clone(), source }),
             },
         }
+        Ok(())
     }
 
     pub fn into_accepting(self, fds: Option<&ListenFds>) -> Result<Accepting, StartError> {
@@ -60,7 +68,8 @@ impl AdminSocket {
                 }
                 Ok(Accepting::Tcp(socket.into_tokio()?))
             }
-            Self::Unix(listener) => {
+            Self::Unix { bound, .. } => {
+                let listener = bound.ok_or_else(|| StartError::Admin(ErrorKind::NotConnected.into()))?;
                 log::debug!("admin socket {}", listener.as_raw_fd());
                 UnixListener::from_std(listener).map(Accepting::Unix).map_err(StartError::Admin)
             }

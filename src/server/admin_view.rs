@@ -64,6 +64,7 @@ impl AdminView for Admin<'_> {
                 "stale_because": self.state.reloader.last_error(),
                 "warnings": runtime.warnings().collect::<Vec<_>>(),
             },
+            "sandbox": self.state.reloader.surroundings().confinement.to_json(),
             "listeners": runtime.listeners.iter().map(|listener| {
                 let (full, resumed, failed) = listener.metrics.handshakes();
                 json!({

@@ -278,13 +278,15 @@ fn https_is_believed_only_if_the_ca_vouches_for_the_name() {
 #[test]
 fn a_state_directory_that_cannot_be_written_is_told_with_its_remedy() {
     let fleet = Fleet::new();
-    std::fs::write(fleet.site.path().join("state"), "no directory").unwrap();
+    let lists = fleet.site.path().join("state/lists");
+    std::fs::create_dir(fleet.site.path().join("state")).unwrap();
+    std::fs::write(&lists, "no directory").unwrap();
     let publisher = Publisher::start(fleet.list());
     let gateway = fleet.start(&publisher);
     gateway.logged(&["it cannot be kept in", "server.state_directory"]);
     counted(&gateway, &publisher.url, "not_kept");
     assert_eq!(fleet.status("sensor-1"), 0);
-    std::fs::remove_file(fleet.site.path().join("state")).unwrap();
+    std::fs::remove_file(&lists).unwrap();
     eventually("it is kept", || (fleet.status("sensor-1") == 200).then_some(()));
 }
 

@@ -15,6 +15,7 @@ pub(super) fn status(status: &Value) -> String {
         word(&configuration["generation"]),
         word(&configuration["loaded_at"]),
     );
+    text += &format!("sandbox: {}\n", word(&status["sandbox"]["summary"]));
     if let Some(why) = configuration["stale_because"].as_str() {
         text += &format!("NOT in force is what is on disk: {why}\n");
     }

@@ -133,6 +133,7 @@ impl Builder {
             )),
             state_directory: self.state_directory(file.state_directory.as_deref()),
             watch: file.watch.unwrap_or(true),
+            sandbox: self.sandbox(file.sandbox),
         }
     }
 }

@@ -4,13 +4,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::Loader;
 use crate::admin::Token;
 
 impl Loader<'_> {
     pub(super) fn admin_token(&mut self, file: &Path) -> Option<Arc<Token>> {
         let at = "admin.token_file";
-        let bytes = self.read(at, file)?;
+        let bytes = Zeroizing::new(self.read(at, file)?);
         // A group may read it: that is how systemd passes what it was given with `LoadCredential=`.
         let mode = std::fs::metadata(file).map_or(0, |metadata| metadata.permissions().mode());
         if mode & 0o027 != 0 {
