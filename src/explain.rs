@@ -1,6 +1,7 @@
 //! Says what would become of a request, and why, with the code of the gateway itself.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::certificate::{Certificate, pem_blocks};
 use crate::fields::Fields;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::request;
+use crate::limits::{Mode, Rule};
 use crate::route::{Decision, RequestView, RouteOutcome, RouteTrace};
 use crate::runtime::{ListenerRuntime, Runtime};
 use crate::trust::{ClientIdentity, Standing};
@@ -54,7 +56,16 @@ pub struct Answer {
     decision: String,
     pool: Option<Arc<str>>,
     status: Option<u16>,
+    limits: Vec<Limit>,
     headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A limit that such a request counts for.
+struct Limit {
+    name: Arc<str>,
+    per: String,
+    measure: String,
+    is_enforced: bool,
 }
 
 struct IdentityView {
@@ -128,6 +139,7 @@ fn judge(
         decision: String::new(),
         pool: None,
         status: None,
+        limits: Vec::new(),
         headers: Vec::new(),
     };
     let (Some(trust), Some(chain)) = (&listener.trust, chain) else {
@@ -195,9 +207,10 @@ fn decide(
     let view = RequestView { host: &host, path: uri.path(), method, headers: Fields::Map(&request.headers) };
     answer.routes = runtime.routes.explain(identity, &view);
     match runtime.routes.decide(identity, &view) {
-        Decision::Pool { route, pool, .. } => {
+        Decision::Pool { route, route_index, pool } => {
             answer.decision = format!("forwarded to pool `{pool}` by route `{}`", route.name);
             answer.pool = Some(pool.clone());
+            answer.limits = limits(runtime, identity, route_index);
             answer.headers = runtime.identity_headers.render(identity);
         }
         Decision::NotInTable { route, .. } => {
@@ -216,6 +229,18 @@ fn decide(
             answer.status = Some(403);
         }
     }
+}
+
+/// Where the client connects from is not asked: it says whom an address is counted for, and not whether.
+fn limits(runtime: &Runtime, identity: Option<&ClientIdentity>, route: usize) -> Vec<Limit> {
+    let keys = runtime.limits.keys(runtime.generation, identity, SocketAddr::from(([0, 0, 0, 0], 0)));
+    let limit = |rule: &Rule| Limit {
+        name: rule.name().clone(),
+        per: rule.spec().per.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "),
+        measure: rule.measure().to_string(),
+        is_enforced: rule.spec().mode == Mode::Enforce,
+    };
+    runtime.limits.explain(&keys, route).map(limit).collect()
 }
 
 impl Answer {
@@ -247,6 +272,12 @@ impl Answer {
             "decision": self.decision,
             "pool": self.pool.as_deref(),
             "status": self.status,
+            "limits": self.limits.iter().map(|limit| json!({
+                "limit": &*limit.name,
+                "per": limit.per,
+                "measure": limit.measure,
+                "enforced": limit.is_enforced,
+            })).collect::<Vec<_>>(),
             "headers": self.headers.iter().map(|(name, value)| json!({
                 "name": name.as_str(),
                 "value": String::from_utf8_lossy(value.as_bytes()),
@@ -285,6 +316,10 @@ impl fmt::Display for Answer {
                     writeln!(f, "route `{}` does not match: {}", trace.route, reasons.join("; "))?;
                 }
             }
+        }
+        for Limit { name, per, measure, is_enforced } in &self.limits {
+            let shadow = if *is_enforced { "" } else { " (only counted)" };
+            writeln!(f, "limit `{name}` per {per}: {measure}{shadow}")?;
         }
         write!(f, "=> {}", self.decision)?;
         for (name, value) in &self.headers {

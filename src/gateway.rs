@@ -2,6 +2,7 @@
 
 pub mod decision;
 pub mod exchange;
+pub mod ratelimit;
 pub mod refusal;
 pub mod request;
 
@@ -44,8 +45,10 @@ impl Gateway {
 
     async fn refuse(&self, session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> Result<bool> {
         exchange.refusal = Some(refusal);
-        exchange.lingers(refusal.ends_connection() && !session.is_http2());
-        refusal::respond(session, refusal, &exchange.request_id()).await?;
+        // Pingora closes a connection of HTTP/1.1 on which a body is still to come.
+        let ends = refusal.ends_connection() || !session.as_mut().is_body_done();
+        exchange.lingers(ends && !session.is_http2());
+        refusal::respond(session, refusal, exchange).await?;
         Ok(true)
     }
 }
@@ -169,6 +172,9 @@ impl ProxyHttp for Gateway {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.answered(response.status.as_u16());
+        for (name, value) in exchange.told() {
+            response.append_header(name, value)?;
+        }
         Ok(())
     }
 
@@ -296,7 +302,7 @@ impl ProxyHttp for Gateway {
             exchange.refusal = Some(refusal);
             exchange.lingers(!session.is_http2());
             session.set_keepalive(None);
-            let _ = refusal::respond(session, refusal, &exchange.request_id()).await;
+            let _ = refusal::respond(session, refusal, exchange).await;
         }
         FailToProxy { error_code: code, can_reuse_downstream: false }
     }
@@ -365,5 +371,5 @@ fn decide(request: &RequestHeader, connection: &Connection, exchange: &mut Excha
     exchange.host = Some(host.into());
     exchange.route = decided.route;
     exchange.pool = Some(decided.pool?);
-    Ok(())
+    exchange.admit()
 }

@@ -17,6 +17,7 @@ pub mod framing;
 pub mod gateway;
 pub mod headers;
 pub mod health;
+pub mod limits;
 pub mod listener;
 pub mod pattern;
 pub mod pki;

@@ -202,7 +202,6 @@ impl Relay {
         let decided = decide(&runtime, connection, &view);
         let id = decided.pool.ok()?;
         let pool = runtime.pools.get(id).filter(|pool| pool.is_plain())?;
-        let request = request::render(asked, &told, pool.host_header(), &runtime, connection);
         let client = connection.identity.as_deref().map(|identity| identity.certificate().fingerprint());
         let hash = pool.hash(&HashInput { client, path, headers: asked.fields });
         let mut exchange = Exchange::new(runtime.clone());
@@ -210,13 +209,20 @@ impl Relay {
         exchange.host = Some(told.host.clone());
         exchange.route = decided.route;
         exchange.pool = Some(id);
+        // One that is over a limit goes nowhere; nothing may come between this and the request's end.
+        exchange.refusal = exchange.admit().err();
+        let request = match exchange.refusal {
+            Some(_) => Vec::new(),
+            None => request::render(asked, &told, pool.host_header(), &runtime, connection),
+        };
         Some(Carried::new(exchange, asked, request, hash))
     }
 
     async fn carry_http1(&self, client: &mut Http1, carried: &mut Carried) -> Result<(), Failure> {
-        let result = match client.take_body(carried).await {
-            Ok(()) => carry::carry(client, carried).await,
-            Err(failure) => Err(failure),
+        let result = match (client.take_body(carried).await, carried.exchange.refusal) {
+            (Ok(()), Some(refusal)) => client.decline(refusal, carried).await,
+            (Ok(()), None) => carry::carry(client, carried).await,
+            (Err(failure), _) => Err(failure),
         };
         if let Err(failure) = &result {
             client.refuse(failure, carried).await;

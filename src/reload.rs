@@ -182,7 +182,7 @@ impl Reloader {
             log::warn!("{warning}");
         }
         self.telemetry.follow(&runtime.config.logging);
-        runtime.take_effect();
+        runtime.take_effect(&self.surroundings.metrics);
         self.cell.store(runtime);
         let (in_force, lag) = (Instant::now(), changed.elapsed());
         // Files that are right do not mend a configuration that is wrong, nor lists other files.

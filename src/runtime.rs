@@ -16,6 +16,7 @@ use crate::config::{ClientAuthMode, Config, ConfigErrors, DoorConfig, ListenAddr
 use crate::confinement::Confinement;
 use crate::fetch::WantedStaple;
 use crate::headers::{Forwarding, IdentityHeaders};
+use crate::limits::Limits;
 use crate::listener::contexts::ServerContexts;
 use crate::route::RouteTable;
 use crate::telemetry::{ListenerMetrics, Metrics, RouteMetrics};
@@ -39,6 +40,7 @@ pub struct Runtime {
     pub routes: Arc<RouteTable>,
     /// In the order of `routes`.
     pub route_metrics: Vec<Arc<RouteMetrics>>,
+    pub limits: Arc<Limits>,
     pub identity_headers: Arc<IdentityHeaders>,
     pub forwarding: Arc<Forwarding>,
     /// What whoever asks the admin endpoints over TCP must know.
@@ -141,10 +143,11 @@ impl Runtime {
     }
 
     /// What outlives any one configuration follows this one from now on: the keys that seal session tickets.
-    pub fn take_effect(&self) {
+    pub fn take_effect(&self, metrics: &Metrics) {
         for listener in &self.listeners {
             listener.tickets.take_effect(&listener.name, &listener.metrics);
         }
+        metrics.show_limits(&self.limits);
     }
 
     /// Replaces the ticket keys whose time has come; when the next one's comes.

@@ -154,7 +154,7 @@ struct Loaded {
 fn serve(loaded: Loaded, telemetry: Arc<Telemetry>, taken: Taken, upgrade: bool) -> Result<(), StartError> {
     let Taken { listeners: sockets, admin } = taken;
     let Loaded { runtime, files, surroundings, fetcher } = loaded;
-    runtime.take_effect();
+    runtime.take_effect(&surroundings.metrics);
     let settings = runtime.config.server.clone();
     let conf = pingora_conf(&settings);
     let cell = Arc::new(Cell::new(runtime));

@@ -9,6 +9,7 @@ mod fetch;
 mod handles;
 mod lease;
 mod leaving;
+mod limits;
 mod line;
 mod log;
 mod metrics;

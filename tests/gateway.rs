@@ -27,6 +27,8 @@ mod forwarding;
 mod frames;
 #[path = "behaviour/handshake.rs"]
 mod handshake;
+#[path = "behaviour/limits.rs"]
+mod limits;
 #[path = "behaviour/operating.rs"]
 mod operating;
 #[path = "behaviour/operation.rs"]

@@ -94,7 +94,7 @@ fn the_pure_core_names_neither_pingora_nor_the_clock_nor_files() {
     for file in sources(&root().join("src")) {
         if !matches!(
             module(&file).as_str(),
-            "certificate" | "pattern" | "trust" | "fields" | "framing" | "route" | "headers"
+            "certificate" | "pattern" | "trust" | "fields" | "framing" | "route" | "limits" | "headers"
         ) {
             continue;
         }

@@ -1,6 +1,7 @@
 //! `ConfigFile` → `Config`. Every problem is found, not the first: each section is read by itself.
 
 mod door;
+mod limits;
 mod listeners;
 mod lists;
 mod pools;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use serde_yaml::{Mapping, Value};
 
-use super::file::{AdminFile, ListenerFile, LoggingFile, PoolFile, RouteFile, TrustFile};
+use super::file::{AdminFile, LimitFile, ListenerFile, LoggingFile, PoolFile, RouteFile, TrustFile};
 use super::scalar::closest;
 use super::shape;
 use super::types::Config;
@@ -33,6 +34,7 @@ const SECTIONS: &[&str] = &[
     "trust",
     "pools",
     "routes",
+    "limits",
     "identity_headers",
     "trusted_proxies",
     "admin",
@@ -104,6 +106,12 @@ impl Builder {
         self.unique(&root, "listeners", "name");
         self.unique(&root, "listeners", "address");
         self.unique(&root, "routes", "name");
+        let limits: Vec<_> = self
+            .items::<LimitFile>(&root, "limits", Needed::No)
+            .into_iter()
+            .filter_map(|(_, at, file)| Some((at.clone(), self.limit(&at, file)?)))
+            .collect();
+        self.unique(&root, "limits", "name");
         let complete = |section: &str, read: usize| {
             root.get(section).and_then(Value::as_sequence).is_some_and(|items| items.len() == read)
         };
@@ -113,6 +121,7 @@ impl Builder {
         }
         if complete("routes", routes.len()) {
             self.check_numbered("routes", routes.iter().map(|route| &*route.name));
+            self.check_limited_routes(&limits, &routes);
         }
         let admin = self.section::<AdminFile>(&root, "admin").and_then(|file| self.admin(&file));
         self.check_ports(&root, admin.as_ref());
@@ -127,6 +136,7 @@ impl Builder {
             trust,
             pools,
             routes,
+            limits: limits.into_iter().map(|(_, limit)| limit).collect(),
             identity_headers: identity_headers
                 .unwrap_or_else(|| vec![IdentityHeaderSpec::Preset(HeaderPreset::Rfc9440)]),
             trusted_proxies,

@@ -1,6 +1,7 @@
 //! The YAML as it is written: one struct for each mapping, nothing checked but shape and spelling.
 
 mod door;
+mod limits;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use crate::headers::IdentityHeaderSpec;
 use crate::pattern::PatternSpec;
 
 pub use door::{OthersFile, ProxyProtocolFile, SourceLimitsFile};
+pub use limits::{LimitFile, LimitModeFile, RateText, TellFile};
 
 /// Reads an enum of a word and a mapping. Serde's `untagged` would forget which key of the mapping is wrong.
 macro_rules! word_or_mapping {
@@ -62,6 +64,8 @@ pub struct ConfigFile {
     pub pools: BTreeMap<String, PoolFile>,
     /// The first that matches wins; no match is refused with 403.
     pub routes: Vec<RouteFile>,
+    /// How much each client may do. Default: as much as it likes.
+    pub limits: Option<Vec<LimitFile>>,
     /// Which headers tell the origin who is calling. Default: `[rfc9440]`.
     pub identity_headers: Option<Vec<IdentityHeaderSpec>>,
     /// Networks whose `X-Forwarded-*` and `Forwarded` are believed. Default: none.

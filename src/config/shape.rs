@@ -147,7 +147,8 @@ fn walk(at: &str, value: &Value, emptiness: Emptiness, problems: &mut Vec<Proble
         Value::Mapping(entries) => {
             for (key, value) in entries {
                 let key = key_text(key);
-                let condition = at.starts_with("routes[") && (key == "client" || key == "request");
+                let condition = (at.starts_with("routes[") || at.starts_with("limits["))
+                    && (key == "client" || key == "request");
                 let emptiness = if condition { Emptiness::Refused } else { emptiness };
                 walk(&format!("{at}.{key}"), value, emptiness, problems);
             }

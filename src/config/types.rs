@@ -14,6 +14,7 @@ use super::sandbox::SandboxConfig;
 use super::source::ListPlace;
 use crate::framing;
 use crate::headers::{IdentityHeaderSpec, Prefix};
+use crate::limits::LimitSpec;
 use crate::route::{Accepts, ClientRule, IdentityKey, RequestRule};
 use crate::trust::TrustPolicy;
 
@@ -28,6 +29,7 @@ pub struct Config {
     pub trust: Vec<TrustConfig>,
     pub pools: Vec<PoolConfig>,
     pub routes: Vec<RouteConfig>,
+    pub limits: Vec<LimitSpec>,
     pub identity_headers: Vec<IdentityHeaderSpec>,
     /// Networks whose `X-Forwarded-*` and `Forwarded` are believed.
     pub trusted_proxies: Vec<Prefix>,

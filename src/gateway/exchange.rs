@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use http::Method;
 
+use super::ratelimit::{self, Field};
 use super::refusal::Refusal;
 use crate::config::ListenerLimits;
 use crate::framing::Fault;
+use crate::limits::{Keys, Limits, Over, Rule, Taken};
 use crate::listener::connection::Connection;
 use crate::runtime::Pinned;
 use crate::telemetry::{RequestRecord, Telemetry, Went};
@@ -29,6 +31,12 @@ pub struct Exchange {
     /// What was wrong with the request itself.
     pub fault: Option<Fault>,
     pub upstream_status: Option<u16>,
+    /// What it took from limits, until it is over.
+    taken: Taken,
+    /// The limit that it is over.
+    over: Option<Over>,
+    /// The number of the rule that would refuse it.
+    shadowed: Option<usize>,
     /// The endpoint that is at work for it.
     leased: Option<EndpointId>,
     number: u32,
@@ -60,6 +68,9 @@ impl Exchange {
             refusal: None,
             fault: None,
             upstream_status: None,
+            taken: Taken::default(),
+            over: None,
+            shadowed: None,
             leased: None,
             number: 0,
             started: Instant::now(),
@@ -94,6 +105,54 @@ impl Exchange {
     pub fn refuse(&mut self, fault: Fault) -> Refusal {
         self.fault = Some(fault);
         fault.into()
+    }
+
+    /// Asks the limits, once its route is known. Where there are none, nothing is asked.
+    pub fn admit(&mut self) -> Result<(), Refusal> {
+        let Some((limits, keys, route)) = self.limited() else { return Ok(()) };
+        let admission = limits.admit(&keys, route, limits.moment(self.started));
+        self.taken = admission.taken;
+        self.over = admission.refused;
+        self.shadowed = admission.shadowed;
+        if self.over.is_some() { Err(Refusal::Limited) } else { Ok(()) }
+    }
+
+    fn limited(&self) -> Option<(&Limits, Arc<Keys>, usize)> {
+        if self.runtime.limits.is_empty() {
+            return None;
+        }
+        let keys = self.connection.as_ref()?.limit_keys(&self.runtime);
+        Some((&self.runtime.limits, keys, self.route?))
+    }
+
+    /// Gives back what it held of limits, and charges what it used.
+    fn settle(&mut self, bytes: u64) {
+        let taken = std::mem::take(&mut self.taken);
+        if taken == Taken::default() {
+            return;
+        }
+        if let Some((limits, keys, route)) = self.limited() {
+            limits.settle(taken, &keys, route, bytes, limits.moment(Instant::now()));
+        }
+    }
+
+    /// What a client is told that is over a limit.
+    pub fn limit_fields(&self) -> Vec<Field> {
+        self.over.map_or_else(Vec::new, |over| ratelimit::refused(&self.runtime.limits, over))
+    }
+
+    /// What a client is told with its answer, where a limit says so.
+    pub fn told(&self) -> Vec<Field> {
+        if !self.runtime.limits.tells_always() {
+            return Vec::new();
+        }
+        self.limited().map_or_else(Vec::new, |(limits, keys, route)| {
+            ratelimit::left(limits, &keys, route, limits.moment(Instant::now()))
+        })
+    }
+
+    fn rule(&self, number: Option<usize>) -> Option<&Rule> {
+        self.runtime.limits.rules().get(number?)
     }
 
     pub fn host(&self) -> &str {
@@ -181,12 +240,14 @@ impl Exchange {
     pub fn finish(&mut self, outcome: &Outcome<'_>, telemetry: &Telemetry) -> Instant {
         let status = outcome.status;
         let duration = self.started.elapsed();
+        self.settle(outcome.bytes_in.saturating_add(outcome.bytes_out));
         let route = self.route.and_then(|index| self.runtime.route_metrics.get(index));
         if let Some(refusal) = self.refusal {
             telemetry.metrics.refused(refusal.as_str());
         }
         if let Some(fault) = self.identity().and_then(|identity| identity.standing().fault()) {
-            let went = if self.pool.is_some() { Went::Forwarded } else { Went::Refused };
+            let went =
+                if self.pool.is_some() && self.over.is_none() { Went::Forwarded } else { Went::Refused };
             telemetry.metrics.quarantine.request(fault.kind, went);
         }
         match route {
@@ -222,6 +283,8 @@ impl Exchange {
                 .route
                 .and_then(|index| self.runtime.routes.routes().get(index))
                 .map(|r| r.name.clone()),
+            limit: self.rule(self.over.map(|over| over.rule)).map(|rule| rule.name().clone()),
+            shadow_limit: self.rule(self.shadowed).map(|rule| rule.name().clone()),
             pool: self.pool().map(|pool| pool.name().clone()),
             endpoint: self.endpoint().map(|endpoint| endpoint.address().clone()),
             identity: self.identity().cloned(),
@@ -237,6 +300,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.settle(0);
         self.release();
     }
 }

@@ -6,6 +6,8 @@ use pingora_core::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use super::exchange::Exchange;
+use super::ratelimit::Field;
 use crate::framing::Fault;
 
 /// Why a request is not forwarded, or what failed when it was.
@@ -34,6 +36,8 @@ pub enum Refusal {
     NotInTable,
     /// The host of the request is not the server the TLS session was made with.
     Misdirected,
+    /// The client does more than a limit allows.
+    Limited,
     /// Every endpoint of the pool is down.
     NoEndpoint,
     ConnectFailed,
@@ -60,6 +64,7 @@ impl Refusal {
             Self::Quarantined => "quarantined",
             Self::NotInTable => "not_in_table",
             Self::Misdirected => "misdirected",
+            Self::Limited => "limited",
             Self::NoEndpoint => "no_endpoint",
             Self::ConnectFailed => "upstream_connect_failed",
             Self::ConnectTimeout => "upstream_connect_timeout",
@@ -82,6 +87,7 @@ impl Refusal {
             Self::HeadTooLarge => 431,
             Self::NoRoute | Self::Quarantined | Self::NotInTable => 403,
             Self::Misdirected => 421,
+            Self::Limited => 429,
             Self::NoEndpoint => 503,
             Self::ConnectFailed | Self::UpstreamFailed => 502,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
@@ -121,34 +127,38 @@ impl From<Fault> for Refusal {
     }
 }
 
-/// An answer in our name: status, request id, nothing else.
+/// An answer in our name: status, request id, and when to come back.
 pub struct Page {
     pub status: u16,
     pub body: Bytes,
     length: String,
     request_id: String,
+    more: Vec<Field>,
 }
 
 impl Page {
-    pub fn new(refusal: Refusal, request_id: &str) -> Self {
+    pub fn new(refusal: Refusal, exchange: &Exchange) -> Self {
+        let request_id = exchange.request_id();
         let body = Bytes::from(format!("request {request_id}\n"));
         let length = body.len().to_string();
-        Self { status: refusal.status(), body, length, request_id: request_id.to_owned() }
+        let more = if refusal == Refusal::Limited { exchange.limit_fields() } else { Vec::new() };
+        Self { status: refusal.status(), body, length, request_id, more }
     }
 
-    pub fn fields(&self) -> [(&'static str, &str); 4] {
-        [
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let always = [
             ("content-type", "text/plain"),
             ("content-length", &self.length),
             ("cache-control", "no-store"),
             ("x-request-id", &self.request_id),
-        ]
+        ];
+        always.into_iter().chain(self.more.iter().map(|(name, value)| (*name, value.as_str())))
     }
 }
 
 /// Answers in our name.
-pub async fn respond(session: &mut Session, refusal: Refusal, request_id: &str) -> Result<()> {
-    let page = Page::new(refusal, request_id);
+pub async fn respond(session: &mut Session, refusal: Refusal, exchange: &Exchange) -> Result<()> {
+    let page = Page::new(refusal, exchange);
     let mut response = ResponseHeader::build(page.status, Some(4))?;
     for (name, value) in page.fields() {
         response.insert_header(name, value)?;

@@ -19,6 +19,7 @@ use crate::config::Protocol;
 use crate::fields::Fields;
 use crate::framing::{Fault, normal_host};
 use crate::headers::IdentityHeaders;
+use crate::limits::Keys;
 use crate::runtime::Runtime;
 use crate::telemetry::Leaving;
 use crate::trust::ClientIdentity;
@@ -62,6 +63,7 @@ pub struct Connection {
     requests: AtomicU32,
     headers: ArcSwapOption<RenderedHeaders>,
     told: ArcSwapOption<Told>,
+    limit_keys: ArcSwapOption<Keys>,
     /// What was said last is a refusal, and the client may not have done sending.
     lingers: AtomicBool,
     /// What was wrong with the body that a client sends.
@@ -149,6 +151,7 @@ impl Connection {
             requests: AtomicU32::new(0),
             headers: ArcSwapOption::empty(),
             told: ArcSwapOption::empty(),
+            limit_keys: ArcSwapOption::empty(),
             lingers: AtomicBool::new(false),
             fault: OnceLock::new(),
             progress: AtomicU8::new(Progress::Open as u8),
@@ -276,6 +279,19 @@ impl Connection {
         let told = Arc::new(Told::render(self, runtime, asked)?);
         self.told.store(Some(told.clone()));
         Ok(told)
+    }
+
+    /// Whom limits count its requests for.
+    pub fn limit_keys(&self, runtime: &Runtime) -> Arc<Keys> {
+        if let Some(keys) = &*self.limit_keys.load()
+            && keys.generation == runtime.generation
+        {
+            return keys.clone();
+        }
+        let keys = runtime.limits.keys(runtime.generation, self.identity.as_deref(), self.peer);
+        let keys = Arc::new(keys);
+        self.limit_keys.store(Some(keys.clone()));
+        keys
     }
 
     /// The identity headers for an origin, rendered once per connection and configuration.

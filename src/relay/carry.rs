@@ -11,6 +11,7 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use super::request::Asked;
 use super::response::{Body, Malformed, Response};
 use crate::gateway::exchange::{Exchange, Outcome};
+use crate::gateway::ratelimit::Field;
 use crate::gateway::refusal::Refusal;
 use crate::gateway::request::is_idempotent;
 use crate::telemetry::Telemetry;
@@ -66,7 +67,8 @@ pub(super) trait Downstream {
     fn interim(&mut self, response: &Response);
 
     /// `is_done`: there is no body.
-    fn head(&mut self, response: &Response, is_done: bool) -> Result<(), Failure>;
+    /// `told`: what we have to say besides.
+    fn head(&mut self, response: &Response, told: &[Field], is_done: bool) -> Result<(), Failure>;
 
     /// `is_last`: the body ends with this piece.
     async fn body(&mut self, piece: Bytes, is_last: bool) -> Result<(), Failure>;
@@ -145,7 +147,7 @@ pub(super) async fn carry<D: Downstream>(client: &mut D, carried: &mut Carried) 
     let (mut origin, response) = ask(client, carried, &mut unsent, &mut buffer).await?;
     carried.exchange.answered(response.status);
     let mut body = response.body;
-    client.head(&response, body.is_done())?;
+    client.head(&response, &carried.exchange.told(), body.is_done())?;
     deliver(client, &mut origin, carried, &mut unsent, &mut body, &mut buffer).await?;
     client.flush().await?;
     if response.keeps_alive && body.is_done() && buffer.is_empty() && unsent.is_over() {

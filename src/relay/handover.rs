@@ -81,7 +81,7 @@ impl Relay {
         let exchange = self.refused_unread(connection, &unread, fault.into(), Some(fault));
         // Whatever it still sends must not cost it the answer.
         exchange.lingers(true);
-        client.say(&Page::new(fault.into(), &exchange.request_id()), &unread.method).await;
+        client.say(&Page::new(fault.into(), &exchange), &unread.method).await;
     }
 
     /// Counts and records a request that was refused before anybody could read it.

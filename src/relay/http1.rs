@@ -17,6 +17,7 @@ use super::carry::{Carried, Downstream, Failure};
 use super::pace::Pace;
 use super::request::line;
 use super::response::Response;
+use crate::gateway::ratelimit::Field;
 use crate::gateway::refusal::{Page, Refusal};
 use crate::listener::connection::{Connection, Progress};
 use crate::listener::stream::ClientStream;
@@ -146,26 +147,41 @@ impl Http1 {
             Failure::ClientGone | Failure::ClientDeaf | Failure::BrokenOff | Failure::OutOfTime => return,
         };
         if self.status == 0 {
-            self.say(&Page::new(refusal, &carried.exchange.request_id()), &carried.method).await;
+            self.say(&Page::new(refusal, &carried.exchange), &carried.method).await;
         }
+    }
+
+    /// Says no to a request, and goes on with the next.
+    pub(super) async fn decline(&mut self, refusal: Refusal, carried: &Carried) -> Result<(), Failure> {
+        self.is_last |= self.stream.is_retiring();
+        self.is_whole = true;
+        self.write(&Page::new(refusal, &carried.exchange), &carried.method);
+        self.flush().await
     }
 
     /// The last word on this connection.
     pub(super) async fn say(&mut self, page: &Page, method: &Method) {
         self.is_last = true;
+        self.write(page, method);
+        // A client that is gone cannot be told.
+        let _ = self.flush().await;
+    }
+
+    fn write(&mut self, page: &Page, method: &Method) {
         self.status = page.status;
         self.begin(page.status);
         for (name, value) in page.fields() {
             line(&mut self.outbox, name, value.as_bytes());
         }
         self.date();
-        self.outbox.extend_from_slice(b"connection: close\r\n\r\n");
+        if self.is_last {
+            self.outbox.extend_from_slice(b"connection: close\r\n");
+        }
+        self.outbox.extend_from_slice(b"\r\n");
         if *method != Method::HEAD {
             self.outbox.extend_from_slice(&page.body);
             self.sent = page.body.len() as u64;
         }
-        // A client that is gone cannot be told.
-        let _ = self.flush().await;
     }
 
     fn begin(&mut self, status: u16) {
@@ -218,12 +234,15 @@ impl Downstream for Http1 {
         self.outbox.extend_from_slice(b"\r\n");
     }
 
-    fn head(&mut self, response: &Response, is_done: bool) -> Result<(), Failure> {
+    fn head(&mut self, response: &Response, told: &[Field], is_done: bool) -> Result<(), Failure> {
         self.outbox.reserve(response.len() + 128);
         self.status = response.status;
         self.begin(response.status);
         for (name, value) in response.fields() {
             line(&mut self.outbox, name, value);
+        }
+        for (name, value) in told {
+            line(&mut self.outbox, name, value.as_bytes());
         }
         if !response.has_date {
             self.date();

@@ -35,6 +35,7 @@ use crate::config::ListenerLimits;
 use crate::fields::{Fields, text};
 use crate::framing::frames::Frames;
 use crate::framing::{Fault, Limits};
+use crate::gateway::ratelimit::Field;
 use crate::gateway::refusal::{Page, Refusal};
 use crate::gateway::request::check_framing;
 use crate::listener::connection::{Connection, Progress};
@@ -196,9 +197,13 @@ impl Relay {
     }
 
     async fn carry_http2(&self, client: &mut Http2, carried: &mut Carried) {
-        let result = match client.take_body(carried).await {
-            Ok(()) => carry::carry(client, carried).await,
-            Err(failure) => Err(failure),
+        let result = match (client.take_body(carried).await, carried.exchange.refusal) {
+            (Ok(()), Some(refusal)) => {
+                client.say(&Page::new(refusal, &carried.exchange), &carried.method).await;
+                Ok(())
+            }
+            (Ok(()), None) => carry::carry(client, carried).await,
+            (Err(failure), _) => Err(failure),
         };
         if let Err(failure) = &result {
             client.refuse(failure, carried).await;
@@ -354,16 +359,20 @@ impl Http2 {
         if self.session.response_written().is_some() {
             return self.session.shutdown();
         }
-        let page = Page::new(refusal, &carried.exchange.request_id());
+        self.say(&Page::new(refusal, &carried.exchange), &carried.method).await;
+    }
+
+    /// An answer in our name.
+    async fn say(&mut self, page: &Page, method: &Method) {
         let Ok(mut header) = ResponseHeader::build_no_case(page.status, Some(5)) else { return };
         for (name, value) in page.fields() {
             let _ = header.insert_header(name, value);
         }
-        let has_body = carried.method != Method::HEAD;
+        let has_body = *method != Method::HEAD;
         if self.session.write_response_header(Box::new(header), !has_body).is_ok() && has_body {
             self.sent = page.body.len() as u64;
             // A client that is gone cannot be told.
-            let _ = self.session.write_body(page.body, true).await;
+            let _ = self.session.write_body(page.body.clone(), true).await;
         }
     }
 }
@@ -376,8 +385,11 @@ impl Downstream for Http2 {
     /// The `h2` crate cannot send any.
     fn interim(&mut self, _: &Response) {}
 
-    fn head(&mut self, response: &Response, is_done: bool) -> Result<(), Failure> {
-        let header = translate(response).map_err(|()| Failure::Refused(Refusal::UpstreamFailed))?;
+    fn head(&mut self, response: &Response, told: &[Field], is_done: bool) -> Result<(), Failure> {
+        let mut header = translate(response).map_err(|()| Failure::Refused(Refusal::UpstreamFailed))?;
+        for (name, value) in told {
+            header.append_header(*name, value.as_str()).map_err(|_| Failure::Refused(Refusal::Internal))?;
+        }
         self.has_ended = is_done;
         self.session.write_response_header(Box::new(header), is_done).map_err(|_| Failure::ClientGone)
     }

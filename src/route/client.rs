@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::miss::{Checked, Misses, all_of, any_of};
+use super::miss::{Checked, Misses, StopAtFirst, all_of, any_of};
 use crate::certificate::{AttributeKind, Certificate, Fingerprint, Name, Serial, SubjectAltName};
 use crate::pattern::Pattern;
 use crate::trust::ClientIdentity;
@@ -54,7 +54,14 @@ pub struct SerialMatch {
 }
 
 impl ClientRule {
-    pub(super) fn normalised(self) -> Self {
+    /// Of a rule that is [`normalised`](Self::normalised).
+    pub fn matches(&self, identity: Option<&ClientIdentity>) -> bool {
+        self.check(identity, &mut StopAtFirst).is_continue()
+    }
+
+    /// Patterns for domain names in the form in which they are compared.
+    #[must_use]
+    pub fn normalised(self) -> Self {
         match self {
             Self::Verified(mut client) => {
                 client.san.dns = client.san.dns.into_iter().map(Pattern::lower_case).collect();

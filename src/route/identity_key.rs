@@ -74,6 +74,21 @@ impl IdentityKey {
         })
     }
 
+    /// Shows each value of this part of a certificate, in the one form in which it is compared.
+    pub fn each_value(&self, certificate: &Certificate, take: &mut dyn FnMut(&str)) {
+        let names = certificate.subject_alternative_names();
+        let each = |of: fn(&SubjectAltName) -> Option<&str>| names.iter().filter_map(of);
+        match self {
+            Self::SubjectAttribute(kind) => values(certificate.subject(), kind).for_each(take),
+            Self::SanDns => each(dns).for_each(|name| take(&lower_case(name))),
+            Self::SanEmail => each(email).for_each(take),
+            Self::SanUri => each(uri).for_each(take),
+            Self::Fingerprint => take(&certificate.fingerprint().to_string()),
+            Self::KeyFingerprint => take(&certificate.key_fingerprint().to_string()),
+            Self::Serial => take(&certificate.serial().to_string()),
+        }
+    }
+
     /// The pool of this client.
     ///
     /// Nothing for a certificate that names several common names, or values whose rows disagree: it would be two

@@ -23,6 +23,7 @@ use crate::config::{
     ServerCertificateConfig, TargetConfig, TrustConfig, UpstreamVerify,
 };
 use crate::headers::{Forwarding, IdentityHeaders};
+use crate::limits::Limits;
 use crate::listener::contexts::{ServerCertificate, ServerContexts, supported_groups, unknown_ciphers};
 use crate::listener::refuses_strangers;
 use crate::route::{IdentityTable, Route, RouteTable, Target};
@@ -86,6 +87,9 @@ pub(super) fn load(
     let (Some(identity_headers), true) = (identity_headers, loader.problems.is_empty()) else {
         return Err(ConfigErrors { file: config.file, problems: loader.problems });
     };
+    let names: Vec<_> = routes.iter().map(|route| route.name.clone()).collect();
+    let counted = previous.map(|previous| &*previous.limits);
+    let limits = Limits::build(&config.limits, &names, counted, surroundings.started);
     let metrics = &surroundings.metrics;
     show(&trust, surroundings);
     metrics.forget_certificates();
@@ -109,6 +113,7 @@ pub(super) fn load(
         pools,
         route_metrics: routes.iter().map(|route| metrics.route(&route.name)).collect(),
         routes: Arc::new(RouteTable::build(routes)),
+        limits: Arc::new(limits),
         identity_headers: Arc::new(identity_headers),
         forwarding: Arc::new(Forwarding::new(config.trusted_proxies.clone())),
         admin_token,

@@ -12,19 +12,22 @@ use super::census::CensusMetrics;
 use super::fetch::{FetchFamilies, FetchMetrics};
 use super::handles::{EndpointMetrics, Handshakes, ListenerMetrics, PerConnection, RouteMetrics};
 use super::lease::{Lease, Users};
+use super::limits::LimitMetrics;
 use super::quarantine::QuarantineMetrics;
 use super::shown::{Counted, Shown};
 use super::{Declined, EndCause, HandshakeFailure, RevocationMetrics};
 use crate::UnixTime;
+use crate::limits::Limits;
 use crate::trust::FaultKind;
 
 /// The label `reason` of `portcullis_refusals_total`: `gateway::refusal` has a word for each.
-const REFUSALS: [&str; 11] = [
+const REFUSALS: [&str; 12] = [
     "bad_request",
     "no_route",
     "quarantined",
     "not_in_table",
     "misdirected",
+    "limited",
     "no_endpoint",
     "upstream_connect_failed",
     "upstream_connect_timeout",
@@ -65,6 +68,7 @@ pub struct Metrics {
     panics: IntCounter,
     /// Made once: a request that matches no route must not cost more than another.
     unrouted: Arc<RouteMetrics>,
+    limits: LimitMetrics,
     pub census: CensusMetrics,
     pub quarantine: QuarantineMetrics,
     users: Users,
@@ -185,6 +189,7 @@ impl Metrics {
                 "Log records dropped: nobody read fast enough.",
             ),
             panics: counter(r, "portcullis_panics_total", "Panics caught: each is a fault of the program."),
+            limits: limits(r),
             census: CensusMetrics::new(r),
             quarantine: QuarantineMetrics::new(r),
             users,
@@ -269,6 +274,11 @@ impl Metrics {
         }
     }
 
+    /// Those that are in force.
+    pub fn show_limits(&self, limits: &Limits) {
+        self.limits.show(limits);
+    }
+
     pub fn set_certificate_expiry(&self, kind: &str, name: &str, subject: &str, not_after: UnixTime) {
         self.certificate_expiry.with_label_values(&[kind, name, subject]).set(not_after);
     }
@@ -324,6 +334,12 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn limits(registry: &Registry) -> LimitMetrics {
+    let limits = LimitMetrics::new();
+    register(registry, limits.clone());
+    limits
 }
 
 fn shown<T: Counted>(registry: &Registry) -> Shown<T> {
@@ -428,6 +444,7 @@ mod tests {
             Refusal::Quarantined,
             Refusal::NotInTable,
             Refusal::Misdirected,
+            Refusal::Limited,
             Refusal::NoEndpoint,
             Refusal::ConnectFailed,
             Refusal::ConnectTimeout,
@@ -459,6 +476,7 @@ mod tests {
             this_update: 1,
             next_update: Some(2),
         }]);
+        metrics.show_limits(&crate::limits::Limits::for_tests());
         let fingerprint = "0".repeat(64);
         let expiring = [("7d", 1), ("30d", 1), ("90d", 1)];
         let anchor = AnchorGauges {

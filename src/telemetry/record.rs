@@ -108,6 +108,10 @@ pub struct RequestRecord {
     pub path: String,
     pub status: u16,
     pub route: Option<Arc<str>>,
+    /// The limit that refused it.
+    pub limit: Option<Arc<str>>,
+    /// The limit that would have refused it.
+    pub shadow_limit: Option<Arc<str>>,
     pub pool: Option<Arc<str>>,
     pub endpoint: Option<Arc<str>>,
     pub identity: Option<Arc<ClientIdentity>>,
@@ -144,6 +148,8 @@ impl RequestRecord {
         line.plain("bytes_in", self.bytes_in);
         line.plain("bytes_out", self.bytes_out);
         line.text_if_any("refusal", self.refusal);
+        line.text_if_any("limit", self.limit.as_deref());
+        line.text_if_any("shadow_limit", self.shadow_limit.as_deref());
         line.text_if_any("error", self.error.as_deref());
     }
 

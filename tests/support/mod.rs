@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use wire::{Call, Scripted};
+pub use wire::{Call, Scripted, Wire};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 /// What the gateways of the tests want to be shown over TCP, in the file `admin.token`.

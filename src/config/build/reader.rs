@@ -108,6 +108,7 @@ impl Builder {
 
 pub(super) enum Needed {
     Yes,
+    No,
 }
 
 pub(super) fn names(section: Option<&Value>) -> Vec<String> {

@@ -19,14 +19,8 @@ impl Builder {
     pub(super) fn route(&mut self, index: usize, at: &str, file: RouteFile) -> Option<RouteConfig> {
         self.check_name(at, file.name.as_ref());
         let client = match file.client {
-            None | Some(ClientFile::Word(ClientWord::Verified)) => {
-                ClientRule::Verified(ClientMatch::default())
-            }
-            Some(ClientFile::Word(ClientWord::Anonymous)) => ClientRule::Anonymous,
-            Some(ClientFile::Word(ClientWord::Anyone)) => ClientRule::Anyone,
-            Some(ClientFile::Match(file)) => {
-                ClientRule::Verified(self.client_match(&format!("{at}.client"), *file))
-            }
+            None => ClientRule::Verified(ClientMatch::default()),
+            Some(client) => self.client_rule(&format!("{at}.client"), client),
         };
         let request = RequestRule {
             host: self
@@ -81,6 +75,15 @@ impl Builder {
             target,
             at: at.to_owned(),
         })
+    }
+
+    pub(super) fn client_rule(&mut self, at: &str, file: ClientFile) -> ClientRule {
+        match file {
+            ClientFile::Word(ClientWord::Verified) => ClientRule::Verified(ClientMatch::default()),
+            ClientFile::Word(ClientWord::Anonymous) => ClientRule::Anonymous,
+            ClientFile::Word(ClientWord::Anyone) => ClientRule::Anyone,
+            ClientFile::Match(file) => ClientRule::Verified(self.client_match(at, *file)),
+        }
     }
 
     /// What is wrong with it is told, and nothing accepted.
