@@ -450,3 +450,15 @@ fn an_admin_socket_replaces_what_an_earlier_run_left_and_nothing_else() {
     assert!(code == Some(1) && text.contains("server.key` cannot be used"), "{code:?} {text}");
     assert!(std::fs::read_to_string(site.path().join("server.key")).unwrap().contains("PRIVATE KEY"));
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_is_not_taken_in_huge_pages() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    // Kernels before 5.0 do not tell.
+    let told = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert!(told.is_none_or(|told| told.trim() == "0"), "{told:?}");
+}
