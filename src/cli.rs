@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and the exit code of each answer.
 //!
 //! 0: done. 1: could not start, or the configuration cannot be used. 2: wrong usage.
+//! 101: a fault of the program ended it (see `panics`).
 
 use std::io::Write;
 use std::path::PathBuf;

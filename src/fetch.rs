@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use crate::panics;
 use crate::telemetry::{FetchResult, Metrics};
 
 pub use kept::{Notes, replace};
@@ -109,7 +110,7 @@ impl Fetcher {
     pub fn start(metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let (order, orders) = channel();
         let schedule = schedule::Schedule::new(metrics, order.clone());
-        std::thread::Builder::new().name("fetch".into()).spawn(move || schedule.run(&orders))?;
+        panics::thread("fetch", move || schedule.run(&orders))?;
         Ok(Self(order))
     }
 

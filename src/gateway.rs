@@ -70,6 +70,7 @@ impl ProxyHttp for Gateway {
             return self.refuse(session, exchange, Refusal::Internal).await;
         };
         exchange.begin(&connection);
+        crate::panics::provoke("pingora");
         exchange.lingers(false);
         set_timeouts(session, exchange);
         match decide(session.req_header(), &connection, exchange) {

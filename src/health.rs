@@ -14,6 +14,7 @@ use pingora_http::RequestHeader;
 use tokio::net::TcpStream;
 
 use crate::config::{HealthConfig, HealthKind};
+use crate::panics;
 use crate::upstream::{Endpoint, Patience, UpstreamPool};
 
 /// How often it is looked whether a check is due.
@@ -73,7 +74,9 @@ impl BackgroundService for HealthChecker {
         loop {
             tokio::select! {
                 _ = shutdown.wait_for(|stopping| *stopping) => return,
-                _ = tick.tick() => self.run_due(&connector, &mut due),
+                _ = tick.tick() => {
+                    let _ = panics::contain(|| self.run_due(&connector, &mut due));
+                }
             }
         }
     }

@@ -19,6 +19,7 @@ pub mod headers;
 pub mod health;
 pub mod limits;
 pub mod listener;
+pub mod panics;
 pub mod pattern;
 pub mod pki;
 pub mod proxy_protocol;

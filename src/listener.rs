@@ -28,6 +28,7 @@ use pingora_proxy::HttpProxy;
 use tokio::net::TcpStream;
 
 use crate::gateway::Gateway;
+use crate::panics::{self, Vital};
 use crate::relay::Relay;
 use crate::runtime::Cell;
 use crate::telemetry::{HandshakeFailure, HandshakeInFlight, Telemetry};
@@ -160,6 +161,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl Acceptor {
     async fn run(self: Arc<Self>, socket: Accepting) {
+        let _vital = Vital("the accept loop of a listener");
         let mut shutdown = self.shutdown.clone();
         loop {
             let accepted = tokio::select! {
@@ -167,7 +169,9 @@ impl Acceptor {
                 _ = shutdown.wait_for(|stopping| *stopping) => break,
             };
             match accepted {
-                Ok((tcp, peer)) => self.admit(tcp, peer),
+                Ok((tcp, peer)) => {
+                    let _ = panics::contain(|| self.admit(tcp, peer));
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     log::error!("listener cannot accept: {error} (hint: raise LimitNOFILE or `ulimit -n`)");
@@ -177,12 +181,13 @@ impl Acceptor {
         }
         // Unless somebody else has the socket too, whoever waits in its queue is turned away when it is closed.
         for (tcp, peer) in socket.waiting() {
-            self.admit(tcp, peer);
+            panics::contain(|| self.admit(tcp, peer));
         }
     }
 
     /// Refuses what is over a limit before it costs anything; serves the rest on a worker thread.
     fn admit(self: &Arc<Self>, tcp: std::net::TcpStream, peer: SocketAddr) {
+        panics::provoke("accept");
         let runtime = self.cell.load();
         let Some(listener) = runtime.listeners.get(self.index) else { return };
         let metrics = &listener.metrics;

@@ -34,6 +34,7 @@ use crate::gateway::decision::decide;
 use crate::gateway::exchange::Exchange;
 use crate::listener::connection::{Connection, Progress};
 use crate::listener::stream::ClientStream;
+use crate::panics;
 use crate::route::RequestView;
 use crate::runtime::Cell;
 use crate::telemetry::Telemetry;
@@ -219,6 +220,7 @@ impl Relay {
     }
 
     async fn carry_http1(&self, client: &mut Http1, carried: &mut Carried) -> Result<(), Failure> {
+        panics::provoke("http1");
         let result = match (client.take_body(carried).await, carried.exchange.refusal) {
             (Ok(()), Some(refusal)) => client.decline(refusal, carried).await,
             (Ok(()), None) => carry::carry(client, carried).await,

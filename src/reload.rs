@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, Problem};
 use crate::fetch::Fetcher;
 use crate::listener::Doorkeeper;
+use crate::panics;
 use crate::runtime::{Cell, Runtime, Surroundings};
 use crate::telemetry::Telemetry;
 use crate::tls;
@@ -70,6 +71,11 @@ impl Reloader {
 
     /// Reads the configuration and every file that it names. Blocks meanwhile: call it off the serving threads.
     pub fn reload(&self) -> Result<u64, String> {
+        panics::contain(|| self.read_anew()).unwrap_or_else(|| Err(self.broke_off(Trigger::Asked)))
+    }
+
+    fn read_anew(&self) -> Result<u64, String> {
+        panics::provoke("reload");
         let asked = SystemTime::now();
         let mut last = self.last();
         let current = self.cell.load_full();
@@ -93,6 +99,12 @@ impl Reloader {
     /// Reads the files anew that the configuration in force names, if one of them changed. Not the configuration itself:
     /// what somebody is still writing takes no effect by itself, and holds up no revocation.
     pub fn refresh(&self) {
+        if panics::contain(|| self.read_changed()).is_none() {
+            self.broke_off(Trigger::FileChanged);
+        }
+    }
+
+    fn read_changed(&self) {
         let mut last = self.last();
         let config = self.cell.load().config.clone();
         let seen = FileStates::of(&config);
@@ -100,6 +112,7 @@ impl Reloader {
             return;
         }
         log::info!("a file that the configuration names has changed");
+        panics::provoke("refresh");
         let since = seen.changed_at(&last.seen).unwrap_or_else(SystemTime::now);
         let mut changed = seen.changed_since(&last.seen);
         last.seen = seen;
@@ -207,6 +220,21 @@ impl Reloader {
         log::error!("reload refused, {effect}: {text}");
         last.errors.insert(trigger, text.clone());
         text
+    }
+
+    /// By a fault of the program. The next one is tried as if there had been none.
+    fn broke_off(&self, trigger: Trigger) -> String {
+        let at = "file".into();
+        let found = "reading it broke off by a fault of the program (the log says where)".into();
+        let problem = Problem { at, found, expected: None, hint: Some("please report it".into()) };
+        let file = self.cell.load().config.file.clone();
+        let errors = ConfigErrors { file, problems: vec![problem] };
+        self.refused(
+            &mut self.last(),
+            &errors,
+            trigger,
+            "what was in force stays so, unless the log says otherwise",
+        )
     }
 
     fn load(&self, config: Config) -> Result<Runtime, ConfigErrors> {

@@ -13,6 +13,7 @@ mod limits;
 mod line;
 mod log;
 mod metrics;
+mod panicked;
 #[cfg(target_os = "linux")]
 mod process;
 mod quarantine;

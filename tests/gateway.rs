@@ -33,6 +33,8 @@ mod limits;
 mod operating;
 #[path = "behaviour/operation.rs"]
 mod operation;
+#[path = "behaviour/panics.rs"]
+mod panics;
 #[path = "behaviour/quarantine.rs"]
 mod quarantine;
 #[path = "behaviour/relay.rs"]

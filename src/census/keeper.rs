@@ -4,7 +4,6 @@ use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Census;
@@ -12,6 +11,7 @@ use super::entry::Moment;
 use super::file::{CensusFile, Found, Writer};
 use super::ledger::Ledger;
 use crate::certificate::Fingerprint;
+use crate::panics;
 use crate::telemetry::Written;
 
 /// How long clients that came wait at most until they are counted.
@@ -52,7 +52,7 @@ impl Keeper {
         let file = file.and_then(Result::ok);
         let (stop, stopped) = sync_channel(1);
         let keeping = Keeping { census, file, failed: false };
-        thread::Builder::new().name("census".into()).spawn(move || keeping.run(&stopped))?;
+        panics::thread("census", move || keeping.run(&stopped))?;
         Ok(Self { stop: Mutex::new(Some(stop)) })
     }
 
@@ -87,14 +87,14 @@ impl Keeping {
         let (mut round, mut write) = (Instant::now() + ROUND, Instant::now() + WRITE);
         loop {
             let stopping = stop.recv_timeout(TICK);
-            self.census.receive();
+            panics::contain(|| self.census.receive());
             let now = Instant::now();
             if now >= round || stopping.is_ok() {
-                self.go_round();
+                panics::contain(|| self.go_round());
                 round = now + ROUND;
             }
             if now >= write || stopping.is_ok() {
-                self.write();
+                panics::contain(|| self.write());
                 write = now + WRITE;
             }
             match stopping {

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{FetchError, Notice, Obtained, Order, Wanted};
+use crate::panics;
 use crate::telemetry::{FetchMetrics, FetchResult, Metrics};
 use crate::tls;
 
@@ -46,18 +47,24 @@ impl Schedule {
 
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         loop {
-            let order = match self.start_due() {
+            let order = match panics::contain(|| self.start_due())
+                .unwrap_or_else(|| Some(Instant::now() + FIRST_RETRY))
+            {
                 Some(next) => orders.recv_timeout(next.saturating_duration_since(Instant::now())),
                 None => orders.recv().map_err(RecvTimeoutError::from),
             };
             match order {
-                Ok(Order::Follow(wanted, waiting)) => self.follow(wanted, waiting.as_ref()),
+                Ok(Order::Follow(wanted, waiting)) => {
+                    let _ = panics::contain(|| self.follow(wanted, waiting.as_ref()));
+                }
                 Ok(Order::Notify(notice)) => {
                     self.notice = Some(notice.clone());
                     // Not here: it may take its time, and what is due does not wait.
                     start("fetched", move || notice());
                 }
-                Ok(Order::Ended(kept, result)) => self.ended(&kept, result),
+                Ok(Order::Ended(kept, result)) => {
+                    let _ = panics::contain(|| self.ended(&kept, result));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }

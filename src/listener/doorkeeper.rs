@@ -3,6 +3,7 @@
 //! Never on a serving thread: whoever reloads walks through the open connections, and a thread of its own looks a few
 //! times a second what has expired. A connection is told by a flag and a wake-up.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::LiveConnections;
 use super::connection::Connection;
 use crate::UnixTime;
+use crate::panics;
 use crate::runtime::{Cell, ListenerRuntime, Runtime};
 use crate::telemetry::{EndCause, EndedRecord, Leaving, Telemetry};
 use crate::trust::{Change, Review};
@@ -26,6 +28,19 @@ pub struct Doorkeeper {
     telemetry: Arc<Telemetry>,
     /// Those that are ending, and when they are cut.
     ending: Mutex<Vec<(Instant, Arc<Connection>)>>,
+    /// A review broke off by a fault of the program: the next round makes it good.
+    owes: AtomicBool,
+}
+
+/// Held during a review.
+struct Reviewing<'a>(&'a AtomicBool);
+
+impl Drop for Reviewing<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// Why a client may not stay.
@@ -36,12 +51,14 @@ struct Dismissal {
 
 impl Doorkeeper {
     pub fn new(cell: Arc<Cell>, live: Arc<LiveConnections>, telemetry: Arc<Telemetry>) -> Self {
-        Self { cell, live, telemetry, ending: Mutex::default() }
+        Self { cell, live, telemetry, ending: Mutex::default(), owes: AtomicBool::new(false) }
     }
 
     /// Looks those open connections over whom it can concern that the configuration in force has taken the place of
     /// `before`, at `since`.
     pub fn review_after(&self, before: &Runtime, since: Instant, now: UnixTime) -> Reviewed {
+        let _reviewing = Reviewing(&self.owes);
+        panics::provoke("review");
         let runtime = self.cell.load_full();
         let changes = changes(before, &runtime, now);
         if changes.iter().all(|change| *change == Change::Nothing) {
@@ -56,6 +73,8 @@ impl Doorkeeper {
 
     /// Looks every open connection over, by the configuration in force. How many were ended.
     pub fn review_all(&self, now: UnixTime) -> usize {
+        let _reviewing = Reviewing(&self.owes);
+        panics::provoke("review");
         let mut ended = Vec::new();
         let runtime = self.cell.load_full();
         let everything = anything(&runtime);
@@ -70,6 +89,7 @@ impl Doorkeeper {
     }
 
     fn review_some(&self, connections: Vec<Arc<Connection>>, now: UnixTime) {
+        let _reviewing = Reviewing(&self.owes);
         let runtime = self.cell.load_full();
         let everything = anything(&runtime);
         let ended = self.review(connections, &mut Reviews::new(&runtime, &everything, now), None);
@@ -104,12 +124,13 @@ impl Doorkeeper {
             loop {
                 thread::sleep(TICK);
                 let now = clock();
-                self.tick(looked, now);
-                // A clock that was set back comes to each moment once more, and what was loaded meanwhile is looked at then.
-                looked = now;
+                if panics::contain(|| self.tick(looked, now)).is_some() {
+                    // A clock that was set back comes to each moment once more, and what was loaded meanwhile is looked at then.
+                    looked = now;
+                }
             }
         };
-        thread::Builder::new().name("doorkeeper".into()).spawn(watch).map(|_| ())
+        panics::thread("doorkeeper", watch)
     }
 
     fn tick(&self, looked: UnixTime, now: UnixTime) {
@@ -117,7 +138,7 @@ impl Doorkeeper {
         let has_changed = |listener: &Arc<ListenerRuntime>| {
             listener.trust.as_ref().is_some_and(|it| it.changed_between(looked, now))
         };
-        if self.cell.load().listeners.iter().any(has_changed) {
+        if self.owes.swap(false, Ordering::AcqRel) || self.cell.load().listeners.iter().any(has_changed) {
             self.review_all(now);
             return;
         }

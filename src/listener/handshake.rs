@@ -12,6 +12,7 @@ use tokio_openssl::SslStream;
 
 use super::connection::ConnectionId;
 use super::outlet::Outlet;
+use crate::panics;
 use crate::runtime::ListenerRuntime;
 use crate::telemetry::{
     ConnectionRecord, HandshakeFailure, HandshakeInFlight, Resumption, Telemetry, TlsVersion,
@@ -46,7 +47,10 @@ pub(super) async fn accept(
     telemetry: &Telemetry,
 ) -> Option<Admitted> {
     let mut record = ConnectionRecord::new(id.0, listener.name.clone(), peer);
+    let broken = Broken(listener);
+    panics::provoke("handshake");
     let outcome = shake_hands(listener, tcp, started, &mut record).await;
+    drop(broken);
     drop(in_flight);
     record.duration = started.elapsed();
     if let Some(cause) = record.resumption_declined {
@@ -72,6 +76,17 @@ pub(super) async fn accept(
             record.presented_subject = refused.subject;
             telemetry.connection(record);
             None
+        }
+    }
+}
+
+/// A handshake that a panic ends is counted as one that failed on our side: what was started adds up.
+struct Broken<'a>(&'a ListenerRuntime);
+
+impl Drop for Broken<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.metrics.handshake_failed(HandshakeFailure::Internal);
         }
     }
 }

@@ -197,6 +197,7 @@ impl Relay {
     }
 
     async fn carry_http2(&self, client: &mut Http2, carried: &mut Carried) {
+        crate::panics::provoke("http2");
         let result = match (client.take_body(carried).await, carried.exchange.refusal) {
             (Ok(()), Some(refusal)) => {
                 client.say(&Page::new(refusal, &carried.exchange), &carried.method).await;

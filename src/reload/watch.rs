@@ -12,6 +12,7 @@ use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
 use super::Reloader;
 use super::ageing::Ageing;
 use super::files::directories;
+use crate::panics;
 use crate::tls;
 
 /// Quiet for so long: whoever writes several files, or one in pieces, is done.
@@ -45,7 +46,7 @@ pub fn watch(reloader: Arc<Reloader>) -> std::io::Result<()> {
         .ok();
     let mut watch = Watch { reloader, watcher, watched: BTreeSet::new(), ageing: Ageing::since(tls::now()) };
     watch.follow();
-    thread::Builder::new().name("watch".into()).spawn(move || watch.run(&told)).map(|_| ())
+    panics::thread("watch", move || watch.run(&told))
 }
 
 struct Watch {
@@ -64,12 +65,18 @@ impl Watch {
                 // There is no watcher: only the clock.
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
             }
-            self.reloader.tell_of_old_lists(&mut self.ageing);
-            if self.reloader.is_watching() {
-                // Links may lead elsewhere now, so that what comes next happens in other directories.
-                self.follow();
-                self.reloader.refresh();
-            }
+            panics::provoke("watch");
+            // The next look may find what this one broke off at in order.
+            panics::contain(|| self.look());
+        }
+    }
+
+    fn look(&mut self) {
+        self.reloader.tell_of_old_lists(&mut self.ageing);
+        if self.reloader.is_watching() {
+            // Links may lead elsewhere now, so that what comes next happens in other directories.
+            self.follow();
+            self.reloader.refresh();
         }
     }
 

@@ -15,6 +15,7 @@ use pingora_core::services::Service;
 use super::admin_socket::{Accepting, AdminSocket};
 use super::admin_view::{Admin, AdminState};
 use crate::admin::{self, AdminRequest, Caller};
+use crate::panics::{self, Vital};
 use crate::tls;
 
 /// What a request has to say fits many times.
@@ -41,9 +42,12 @@ impl AdminService {
 }
 
 async fn accept(socket: Accepting, state: Arc<AdminState>, shutdown: ShutdownWatch) {
+    let _vital = Vital("the accept loop of the admin endpoints");
     loop {
         match socket.accept().await {
-            Ok((stream, caller)) => serve(stream, caller, &state, &shutdown),
+            Ok((stream, caller)) => {
+                let _ = panics::contain(|| serve(stream, caller, &state, &shutdown));
+            }
             Err(error) => {
                 log::error!("the admin socket cannot accept: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -105,6 +109,7 @@ impl ServeHttp for Answering {
         let (state, caller) = (self.state.clone(), self.caller);
         // A reload reads files: `/healthz` and `/metrics` answer meanwhile.
         let answered = tokio::task::spawn_blocking(move || {
+            panics::provoke("admin");
             let request = AdminRequest {
                 method: &header.method,
                 path: header.uri.path(),

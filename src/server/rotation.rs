@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::panics;
 use crate::runtime::Cell;
 
 /// A reload may have changed the schedule.
@@ -16,10 +17,10 @@ pub fn rotate_ticket_keys(cell: Arc<Cell>) -> std::io::Result<()> {
     let rotate = move || {
         loop {
             let now = Instant::now();
-            let due = cell.load().rotate_ticket_keys(now);
+            let due = panics::contain(|| cell.load().rotate_ticket_keys(now)).flatten();
             let wait = due.map_or(LOOK, |due| due.saturating_duration_since(now));
             thread::sleep(wait.clamp(PAUSE, LOOK));
         }
     };
-    thread::Builder::new().name("ticket-keys".into()).spawn(rotate).map(|_| ())
+    panics::thread("ticket-keys", rotate)
 }

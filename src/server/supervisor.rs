@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::census::Keeper;
 use crate::listener::LiveConnections;
+use crate::panics::{self, Vital};
 use crate::reload::Reloader;
 use crate::runtime::Cell;
 use crate::telemetry::Telemetry;
@@ -151,6 +152,7 @@ impl StopSignals {
 #[async_trait]
 impl BackgroundService for Supervisor {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        let _vital = Vital("the supervisor");
         let watchdog = watchdog_interval();
         let mut tick = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
         loop {
@@ -186,15 +188,14 @@ fn watchdog_interval() -> Option<Duration> {
 /// SIGHUP reads everything anew, on a thread of its own: loading a large table must not delay a request.
 pub fn reload_on_hangup(reloader: Arc<Reloader>) -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGHUP])?;
-    std::thread::Builder::new().name("reload".into()).spawn(move || {
+    panics::thread("reload", move || {
         for _ in signals.forever() {
             let _ = sd_notify::notify(false, &[NotifyState::Reloading]);
             // Its result is in the log, in `/status` and in the metrics.
             let _ = reloader.reload();
             let _ = sd_notify::notify(false, &[NotifyState::Ready]);
         }
-    })?;
-    Ok(())
+    })
 }
 
 /// The sockets systemd passed, by name (`sd_listen_fds_with_names(3)`).

@@ -11,9 +11,11 @@ use log::{Level, LevelFilter};
 use super::action::ActionRecord;
 use super::line::Line;
 use super::metrics::Metrics;
+use super::panicked;
 use super::record::{ConnectionRecord, EndedRecord, RequestRecord, bound};
 use super::turned_away::TurnedAwayRecord;
 use crate::config::{LogFormat, LoggingConfig};
+use crate::panics;
 
 /// Records that wait to be written; beyond that they are dropped and counted.
 const QUEUE: usize = 16 * 1024;
@@ -54,8 +56,8 @@ impl LogWriter {
         let (queue, entries) = sync_channel(QUEUE);
         let drain =
             Drain { format: logging.format, metrics: metrics.clone(), told: 0, batch: Vec::new(), lines: 0 };
-        thread::Builder::new().name("log".into()).spawn(move || drain.run(&entries, std::io::stdout()))?;
-        count_panics(metrics.clone());
+        panics::thread("log", move || drain.run(&entries, std::io::stdout()))?;
+        panicked::count(metrics.clone());
         let writer = Self { queue, metrics };
         // Pingora reports what our own records say better; its warnings are shown to those who debug.
         let diagnostics = Diagnostics { writer: writer.clone() };
@@ -162,15 +164,6 @@ impl log::Log for Diagnostics {
     fn flush(&self) {
         self.writer.flush(Duration::from_secs(1));
     }
-}
-
-/// The panics of tasks are caught where the tasks run; without a figure nobody would notice.
-fn count_panics(metrics: Arc<Metrics>) {
-    let before = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        metrics.panicked();
-        before(panic);
-    }));
 }
 
 /// The receiving end. Writes in batches: one system call for whatever had gathered.
