@@ -6,6 +6,7 @@ pub mod ratelimit;
 pub mod refusal;
 pub mod request;
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +23,11 @@ use crate::fields::Fields;
 use crate::framing::Fault;
 use crate::listener::connection::Connection;
 use crate::listener::connection_of;
+use crate::proxy_protocol::Header;
 use crate::route::RequestView;
 use crate::runtime::Cell;
 use crate::telemetry::Telemetry;
-use crate::upstream::HashInput;
+use crate::upstream::{HashInput, OnBehalf};
 use exchange::{Exchange, Outcome};
 use refusal::Refusal;
 
@@ -99,7 +101,7 @@ impl ProxyHttp for Gateway {
             exchange.refusal = Some(Refusal::UpstreamTimeout);
             return Error::e_explain(ErrorType::HTTPStatus(504), "the request's time is over");
         };
-        let Some(peer) = pool.peer(endpoint, patience) else {
+        let Some(peer) = pool.peer(endpoint, patience, || on_behalf(session, exchange)) else {
             exchange.refusal = Some(Refusal::NoEndpoint);
             return Error::e_explain(ErrorType::HTTPStatus(503), "the endpoint's name has no address");
         };
@@ -149,6 +151,10 @@ impl ProxyHttp for Gateway {
         }
         if let Some(HostHeader::Set(host)) = exchange.pool().map(|pool| pool.host_header()) {
             upstream.insert_header(header::HOST, host.as_str())?;
+        }
+        if exchange.pool().is_some_and(|pool| pool.announces()) && !session.is_upgrade_req() {
+            // The connection is of this client, whom the next request is hardly of.
+            upstream.insert_header(header::CONNECTION, "close")?;
         }
         Ok(())
     }
@@ -356,6 +362,18 @@ fn set_timeouts(session: &mut Session, exchange: &Exchange) {
 
 fn connection(session: &Session) -> Option<&Arc<Connection>> {
     connection_of(session.digest()?.proxy_digest.as_deref()?)
+}
+
+/// What an endpoint is told about the client before anything else, if it is.
+fn on_behalf(session: &Session, exchange: &Exchange) -> OnBehalf {
+    let Some(connection) = &exchange.connection else {
+        return OnBehalf { header: Header::Own, connection: rand::random() };
+    };
+    let source = connection.peer;
+    let ours = session.server_addr().and_then(|address| address.as_inet().copied());
+    let nowhere = if source.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let destination = ours.unwrap_or_else(|| SocketAddr::new(nowhere, 0));
+    OnBehalf { header: Header::Client { source, destination }, connection: connection.id.0 }
 }
 
 /// Reads the request in the one form that routing and forwarding use, and decides about it.

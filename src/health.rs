@@ -11,11 +11,13 @@ use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::server::ShutdownWatch;
 use pingora_core::services::background::BackgroundService;
 use pingora_http::RequestHeader;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::config::{HealthConfig, HealthKind};
 use crate::panics;
-use crate::upstream::{Endpoint, Patience, UpstreamPool};
+use crate::proxy_protocol::Header;
+use crate::upstream::{Endpoint, OnBehalf, Patience, UpstreamPool};
 
 /// How often it is looked whether a check is due.
 const TICK: Duration = Duration::from_millis(100);
@@ -101,7 +103,7 @@ async fn check(
 ) {
     let probe = async {
         match &health.kind {
-            HealthKind::Tcp => connect(&endpoint).await,
+            HealthKind::Tcp => connect(&pool, &endpoint).await,
             HealthKind::Http { path } => get(&pool, &endpoint, path, &connector).await,
         }
     };
@@ -113,9 +115,10 @@ async fn check(
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<(), String> {
+async fn connect(pool: &UpstreamPool, endpoint: &Endpoint) -> Result<(), String> {
     let address = endpoint.next_address().ok_or("its name has no address")?;
-    TcpStream::connect(address).await.map(|_| ()).map_err(|error| error.to_string())
+    let mut tcp = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    tcp.write_all(&pool.announcement(&Header::Own)).await.map_err(|error| error.to_string())
 }
 
 /// A GET through Pingora's own connector, so that the check sees the endpoint as requests do.
@@ -125,7 +128,9 @@ async fn get(
     path: &str,
     connector: &Connector,
 ) -> Result<(), String> {
-    let peer = pool.peer(endpoint, Patience::Usual).ok_or("its name has no address")?;
+    // It is for no client; and no check uses the connection of another one.
+    let own = || OnBehalf { header: Header::Own, connection: rand::random() };
+    let peer = pool.peer(endpoint, Patience::Usual, own).ok_or("its name has no address")?;
     let (mut session, _) = connector.get_http_session(&*peer).await.map_err(|error| error.to_string())?;
     let mut request =
         RequestHeader::build("GET", path.as_bytes(), None).map_err(|error| error.to_string())?;
@@ -136,7 +141,9 @@ async fn get(
     session.read_response_header().await.map_err(|error| error.to_string())?;
     let status = status(&session);
     while session.read_response_body().await.map_err(|error| error.to_string())?.is_some() {}
-    connector.release_http_session(session, &*peer, Some(Duration::from_secs(60))).await;
+    if !pool.announces() {
+        connector.release_http_session(session, &*peer, Some(Duration::from_secs(60))).await;
+    }
     if (200..400).contains(&status) { Ok(()) } else { Err(format!("GET {path} was answered with {status}")) }
 }
 

@@ -1,5 +1,6 @@
 //! Upstream pools: the servers behind the gateway, and which of them gets the next request.
 
+mod announcement;
 mod balance;
 mod endpoint;
 mod origin;
@@ -16,10 +17,12 @@ use pingora_core::upstreams::peer::HttpPeer;
 use crate::certificate::Fingerprint;
 use crate::config::{HealthConfig, HostHeader, PoolConfig, PoolTimeouts, UpstreamProtocol};
 use crate::fields::Fields;
+use crate::proxy_protocol::Header;
 use crate::telemetry::Metrics;
 use balance::Balancer;
 use peer::PeerTemplate;
 
+pub use announcement::OnBehalf;
 pub use balance::HashValue;
 pub use endpoint::{Endpoint, EndpointId};
 pub use origin::Origin;
@@ -86,7 +89,9 @@ impl UpstreamPool {
             host_header: config.host_header.clone(),
             retries: config.retries,
             timeouts: config.timeouts.clone(),
-            plain: config.tls.is_none() && config.protocol == UpstreamProtocol::Http1,
+            plain: config.tls.is_none()
+                && config.protocol == UpstreamProtocol::Http1
+                && config.proxy_protocol.is_none(),
             dns_refresh: config.dns_refresh,
         };
         (pool, warnings)
@@ -125,7 +130,7 @@ impl UpstreamPool {
         &self.timeouts
     }
 
-    /// Whether its endpoints speak plain HTTP/1.1, for which we need no library.
+    /// Whether its endpoints speak plain HTTP/1.1 and nothing else, for which we need no library.
     pub fn is_plain(&self) -> bool {
         self.plain
     }
@@ -150,9 +155,24 @@ impl UpstreamPool {
         self.endpoints.get(id.0).map(Arc::as_ref)
     }
 
-    /// How Pingora reaches `endpoint`; `None` while its name has no address.
-    pub fn peer(&self, endpoint: &Endpoint, patience: Patience) -> Option<Box<HttpPeer>> {
-        Some(self.template.peer(endpoint.next_address()?, patience))
+    /// Whether its endpoints are told who the client is before anything else, so that each connection is of one client.
+    pub fn announces(&self) -> bool {
+        self.template.announces()
+    }
+
+    /// With which a connection to one of them begins.
+    pub fn announcement(&self, header: &Header) -> Vec<u8> {
+        self.template.announcement(header)
+    }
+
+    /// How Pingora reaches `endpoint`; `None` while its name has no address. `client` is asked for if it is to be told.
+    pub fn peer(
+        &self,
+        endpoint: &Endpoint,
+        patience: Patience,
+        client: impl FnOnce() -> OnBehalf,
+    ) -> Option<Box<HttpPeer>> {
+        Some(self.template.peer(endpoint.next_address()?, patience, client))
     }
 }
 

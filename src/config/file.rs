@@ -15,7 +15,7 @@ use super::scalar::{Span, Strings};
 use crate::headers::IdentityHeaderSpec;
 use crate::pattern::PatternSpec;
 
-pub use door::{OthersFile, ProxyProtocolFile, SourceLimitsFile};
+pub use door::{OthersFile, ProxyProtocolFile, ProxyVersionFile, SourceLimitsFile};
 pub use limits::{LimitFile, LimitModeFile, RateText, TellFile};
 
 /// Reads an enum of a word and a mapping. Serde's `untagged` would forget which key of the mapping is wrong.
@@ -352,6 +352,8 @@ pub struct PoolFile {
     pub host_header: Option<String>,
     /// Default: 30s.
     pub dns_refresh: Option<Span>,
+    /// `v1` or `v2`: each connection begins with a PROXY protocol header that says who the client is. Default: none does.
+    pub proxy_protocol: Option<ProxyVersionFile>,
 }
 
 #[derive(Debug, JsonSchema)]

@@ -15,6 +15,7 @@ use super::source::ListPlace;
 use crate::framing;
 use crate::headers::{IdentityHeaderSpec, Prefix};
 use crate::limits::LimitSpec;
+use crate::proxy_protocol;
 use crate::route::{Accepts, ClientRule, IdentityKey, RequestRule};
 use crate::trust::TrustPolicy;
 
@@ -318,6 +319,8 @@ pub struct PoolConfig {
     pub retries: u32,
     pub host_header: HostHeader,
     pub dns_refresh: Duration,
+    /// In which its servers are told who the client is, before anything else.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! How Pingora is told to reach an endpoint.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,11 +8,16 @@ use pingora_core::protocols::ALPN;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::utils::tls::CertKey;
 
+use super::announcement::{Announcing, OnBehalf};
 use super::{LoadedUpstreamTls, Patience};
 use crate::config::{PoolConfig, UpstreamProtocol, UpstreamVerify};
+use crate::proxy_protocol::{Header, Version};
 
 /// Everything about a pool's connections but the address; made once.
-pub(super) struct PeerTemplate(HttpPeer);
+pub(super) struct PeerTemplate {
+    peer: HttpPeer,
+    announces: Option<Version>,
+}
 
 impl PeerTemplate {
     pub(super) fn new(config: &PoolConfig, loaded: LoadedUpstreamTls) -> Self {
@@ -40,16 +45,37 @@ impl PeerTemplate {
         options.max_h2_streams = 100;
         peer.client_cert_key = loaded.client.map(|(chain, key)| Arc::new(CertKey::new(chain, key)));
         peer.group_key = group_key(config);
-        Self(peer)
+        Self { peer, announces: config.proxy_protocol }
     }
 
     pub(super) fn is_tls(&self) -> bool {
-        self.0.is_tls()
+        self.peer.is_tls()
     }
 
-    pub(super) fn peer(&self, address: SocketAddr, patience: Patience) -> Box<HttpPeer> {
-        let mut peer = self.0.clone();
+    pub(super) fn announces(&self) -> bool {
+        self.announces.is_some()
+    }
+
+    pub(super) fn announcement(&self, header: &Header) -> Vec<u8> {
+        self.announces.map(|version| version.write(header)).unwrap_or_default()
+    }
+
+    pub(super) fn peer(
+        &self,
+        address: SocketAddr,
+        patience: Patience,
+        client: impl FnOnce() -> OnBehalf,
+    ) -> Box<HttpPeer> {
+        let mut peer = self.peer.clone();
         peer._address = address.into();
+        if self.announces() {
+            let client = client();
+            peer.options.custom_l4 = Some(Arc::new(Announcing(self.announcement(&client.header))));
+            // Should one be kept, it is not found by anybody else.
+            let mut hasher = DefaultHasher::new();
+            (peer.group_key, client.connection).hash(&mut hasher);
+            peer.group_key = hasher.finish();
+        }
         let options = &mut peer.options;
         match patience {
             Patience::Usual => {}
@@ -72,7 +98,7 @@ impl PeerTemplate {
 /// Connections are reused only within a pool of the same settings: another pool may show another certificate, or
 /// verify against another CA.
 fn group_key(config: &PoolConfig) -> u64 {
-    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    let mut hasher = DefaultHasher::new();
     config.name.hash(&mut hasher);
     format!("{:?}", config.tls).hash(&mut hasher);
     hasher.finish()

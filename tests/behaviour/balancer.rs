@@ -2,13 +2,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use openssl::ssl::SslStream;
+use openssl::pkey::PKey;
+use openssl::ssl::{SslAcceptor, SslMethod, SslStream};
+use openssl::x509::X509;
 
 use portcullis::proxy_protocol::{Header, Version};
 
-use crate::support::{Gateway, Origin, Site, eventually};
+use crate::support::{Gateway, Origin, Scripted, Site, eventually};
 
 /// Where the balancer of these tests is.
 const BALANCER: &str = "127.0.0.9";
@@ -222,4 +225,137 @@ fn a_connection_of_the_balancers_own_is_the_balancers() {
         assert!(ask(&mut own).contains("x-forwarded-for: 127.0.0.9\r\n"));
     }
     gateway.logged(&["\"kind\":\"request\"", "\"peer\":\"127.0.0.9:"]);
+}
+
+/// What of a connection to an origin came before the first request: a line, or a header of version 2 for IPv4.
+fn announced(tcp: &mut TcpStream, version: Version) -> Vec<u8> {
+    let mut bytes = vec![0; if version == Version::V1 { 1 } else { 28 }];
+    if tcp.read_exact(&mut bytes).is_err() {
+        return Vec::new();
+    }
+    while version == Version::V1 && !bytes.ends_with(b"\r\n") {
+        let mut byte = [0];
+        tcp.read_exact(&mut byte).unwrap();
+        bytes.push(byte[0]);
+    }
+    bytes
+}
+
+/// Starts a gateway whose pool is told who the client is, with `pool` as further keys, before an origin that answers each
+/// request with how its connection began and which request of that it is.
+fn telling(version: Version, pool: &str, tls: Option<&'static str>) -> (Site, Scripted, Gateway) {
+    let site = Site::new();
+    let identity = tls.map(|_| {
+        let read = |kind: &str| std::fs::read(site.path().join(format!("server.{kind}"))).unwrap();
+        (read("crt"), read("key"))
+    });
+    let origin = Scripted::start(move |mut call| {
+        let began = announced(&mut call.tcp, version);
+        let answer = |number: usize| {
+            let text = format!("{number} {}", String::from_utf8_lossy(&began).escape_debug());
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+        };
+        if let Some((chain, key)) = &identity {
+            let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();
+            acceptor.set_certificate(&X509::from_pem(chain).unwrap()).unwrap();
+            acceptor.set_private_key(&PKey::private_key_from_pem(key).unwrap()).unwrap();
+            let Ok(mut tls) = acceptor.build().accept(call.tcp) else { return };
+            let _ = tls.read(&mut [0; 4096]);
+            let _ = tls.write_all(answer(0).as_bytes());
+            let _ = tls.shutdown();
+            return;
+        }
+        for number in 0.. {
+            let Some(request) = call.request() else { return };
+            if request.to_lowercase().contains("upgrade: websocket") {
+                let head =
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+                call.say([head.as_bytes(), &began].concat());
+                return;
+            }
+            call.say(answer(number));
+        }
+    });
+    let version = if version == Version::V1 { "v1" } else { "v2" };
+    let pools =
+        format!("{{ main: {{ endpoints: [\"{}\"], proxy_protocol: {version}{pool} }} }}", origin.address);
+    site.configure(
+        &origin.address,
+        &[("pools", &pools), ("listeners", &listener("protocols: [h2, http/1.1]"))],
+    );
+    let gateway = site.start();
+    (site, origin, gateway)
+}
+
+#[test]
+fn an_origin_that_wants_it_hears_of_each_client_and_no_connection_is_of_two() {
+    for version in [Version::V1, Version::V2] {
+        let (site, _origin, gateway) = telling(version, "", None);
+        let mut clients: Vec<_> = (0..3).map(|_| site.wire("sensor-1")).collect();
+        for _ in 0..3 {
+            for client in &mut clients {
+                client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                let answer = client.answer().unwrap();
+                assert_eq!(answer.status, 200);
+                let source = client.tls.get_ref().local_addr().unwrap();
+                let destination = client.tls.get_ref().peer_addr().unwrap();
+                let expected = version.write(&Header::Client { source, destination });
+                let expected = format!("0 {}", String::from_utf8_lossy(&expected).escape_debug());
+                assert_eq!(answer.text(), expected, "the first request of a connection of its own");
+            }
+        }
+        // Over HTTP/2, with a body, and with an upgrade it is the same.
+        let reply = site.curl(Some("sensor-1"), &["--http2", "--data", "body"], "/");
+        assert_eq!((reply.status, reply.version.as_str()), (200, "2"));
+        assert!(reply.body.starts_with(if version == Version::V1 {
+            "0 PROXY TCP4 127.0.0.1"
+        } else {
+            "0 \\r\\n\\r\\n\\0"
+        }));
+        let mut socket = site.wire("sensor-1");
+        socket.send(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: \
+             13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+        );
+        let source = socket.tls.get_ref().local_addr().unwrap();
+        let destination = socket.tls.get_ref().peer_addr().unwrap();
+        let expected = version.write(&Header::Client { source, destination });
+        let said = socket.rest();
+        assert!(said.starts_with("HTTP/1.1 101"), "{said}");
+        assert!(said.ends_with(&*String::from_utf8_lossy(&expected)), "{said:?}");
+        drop(gateway);
+    }
+}
+
+#[test]
+fn an_origin_hears_of_the_client_before_tls_and_of_nobody_in_a_health_check() {
+    let tls = ", tls: { verify: ca.crt, server_name: localhost }";
+    let (site, _origin, _gateway) = telling(Version::V1, tls, Some("server"));
+    let reply = site.curl(Some("sensor-1"), &[], "/");
+    assert!(reply.status == 200 && reply.body.starts_with("0 PROXY TCP4 127.0.0.1 127.0.0.1 "), "{reply:?}");
+    for check in ["path: /healthz, ", ""] {
+        let began: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let all = began.clone();
+        let checked = Scripted::start(move |mut call| {
+            let began = announced(&mut call.tcp, Version::V1);
+            let is_own = began == b"PROXY UNKNOWN\r\n";
+            all.lock().unwrap().push(began);
+            while is_own && call.request().is_some() {
+                call.say("HTTP/1.1 204 OK\r\n\r\n");
+            }
+        });
+        let site = Site::new();
+        let pool = format!(
+            "{{ main: {{ endpoints: [\"{}\"], proxy_protocol: v1, health: {{ {check}interval: 100ms, \
+             unhealthy_after: 1 }} }} }}",
+            checked.address
+        );
+        site.configure(&checked.address, &[("pools", &pool)]);
+        let gateway = site.start();
+        eventually("it is checked", || (began.lock().unwrap().len() > 5).then_some(()));
+        assert!(began.lock().unwrap().iter().all(|began| began == b"PROXY UNKNOWN\r\n"));
+        let healthy =
+            format!("portcullis_endpoint_healthy{{endpoint=\"{}\",pool=\"main\"}}", checked.address);
+        assert_eq!(gateway.metric(&healthy) as usize, 1);
+    }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::super::file::{
-    BalanceFile, BalanceWord, EndpointFile, HashKeyFile, PoolFile, ProtocolFile, UpstreamTlsFile, VerifyFile,
+    BalanceFile, BalanceWord, EndpointFile, HashKeyFile, PoolFile, ProtocolFile, ProxyVersionFile,
+    UpstreamTlsFile, VerifyFile,
 };
 use super::super::scalar::Span;
 use super::super::types::{
@@ -11,6 +12,7 @@ use super::super::types::{
     PoolTimeouts, UpstreamProtocol, UpstreamTls, UpstreamVerify,
 };
 use super::{Builder, is_name};
+use crate::proxy_protocol::Version;
 
 impl Builder {
     pub(super) fn pool(&mut self, name: &str, at: &str, file: PoolFile) -> Option<PoolConfig> {
@@ -37,6 +39,20 @@ impl Builder {
             let found = format!("`{host}` is not a host");
             self.problem(format!("{at}.host_header"), found, Some("`host` or `host:port`"), None);
         }
+        let proxy_protocol = file.proxy_protocol.map(|version| match version {
+            ProxyVersionFile::V1 => Version::V1,
+            ProxyVersionFile::V2 => Version::V2,
+        });
+        if proxy_protocol.is_some() && matches!(file.protocol, Some(ProtocolFile::H2)) {
+            let hint =
+                "origins are told who the client is by `identity_headers` and `X-Forwarded-For` as well";
+            self.problem(
+                format!("{at}.proxy_protocol"),
+                "a connection of HTTP/2 carries the requests of many clients, and its header would name one",
+                Some("`protocol: http/1.1`, or no such key"),
+                Some(hint.to_owned()),
+            );
+        }
         Some(PoolConfig {
             name: name.into(),
             endpoints,
@@ -60,6 +76,7 @@ impl Builder {
             retries: self.at_most(&format!("{at}.retries"), file.retries.unwrap_or(1), 10),
             host_header: file.host_header.map_or(HostHeader::Preserve, HostHeader::Set),
             dns_refresh: span(file.dns_refresh, 30).max(Duration::from_secs(1)),
+            proxy_protocol,
         })
     }
 
@@ -178,4 +195,44 @@ fn is_authority(text: &str) -> bool {
         _ => text,
     };
     is_name(host) || (host.starts_with('[') && is_host(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::Config;
+    use crate::proxy_protocol::Version;
+
+    #[test]
+    fn one_connection_for_many_clients_cannot_say_who_the_client_is() {
+        let parse = |keys: &str| {
+            let text = format!(
+                r#"
+version: 1
+listeners:
+  - {{ address: "127.0.0.1:8443", tls: {{ certificates: [{{ chain: a, key: b }}] }}, client_auth: {{ trust: [fleet] }} }}
+trust: {{ fleet: {{ anchors: ca.crt }} }}
+pools: {{ main: {{ endpoints: ["127.0.0.1:9000"]{keys} }} }}
+routes: [{{ client: {{ trust: fleet }}, pool: main }}]
+"#
+            );
+            let config = Config::parse(Path::new("x.yaml"), &text).map_err(|errors| errors.to_string())?;
+            Ok::<_, String>(config.pools[0].proxy_protocol)
+        };
+        assert_eq!(parse(""), Ok(None));
+        assert_eq!(parse(", proxy_protocol: v1"), Ok(Some(Version::V1)));
+        assert_eq!(parse(", proxy_protocol: v2, protocol: http/1.1"), Ok(Some(Version::V2)));
+        for (keys, told) in [
+            (
+                ", proxy_protocol: v2, protocol: h2",
+                "pools.main.proxy_protocol: a connection of HTTP/2 carries",
+            ),
+            (", proxy_protocol: v3", "expected `v1` or `v2`"),
+            (", proxy_protocol: true", "pools.main.proxy_protocol"),
+        ] {
+            let error = parse(keys).unwrap_err();
+            assert!(error.contains(told), "{keys}: {error}");
+        }
+    }
 }

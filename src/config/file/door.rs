@@ -32,6 +32,13 @@ pub struct ProxyProtocolFile {
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+pub enum ProxyVersionFile {
+    V1,
+    V2,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum OthersFile {
     Direct,
     Refuse,
