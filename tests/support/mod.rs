@@ -38,11 +38,12 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// A port for a server that is started later. The kernel hands out ports from 32768 up to whoever asks for any, so one
 /// of those could be taken meanwhile; these lie below, and no two tests of this run get the same.
 pub fn free_port() -> u16 {
+    const EACH: u16 = 2000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 10_000 + (std::process::id() % 40) as u16 * 500;
+    let start = 10_000 + (std::process::id() % 11) as u16 * EACH;
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(number < 500, "no port is free");
+        assert!(number < EACH, "no port is free");
         if TcpListener::bind(("127.0.0.1", start + number)).is_ok() {
             return start + number;
         }
