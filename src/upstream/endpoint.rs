@@ -48,10 +48,10 @@ impl Endpoint {
         known: Option<&Arc<Self>>,
         metrics: Arc<EndpointMetrics>,
     ) -> Self {
-        let resolved = resolve(&config.address);
+        // A reload waits for no resolver: names that were known are resolved again in their own time.
         let resolved = match known {
-            Some(known) if resolved.is_empty() => known.resolved.load().to_vec(),
-            _ => resolved,
+            Some(known) if known.is_resolved() => known.resolved.load().to_vec(),
+            _ => resolve(&config.address),
         };
         let endpoint = Self {
             id,
