@@ -159,10 +159,14 @@ struct Acceptor {
 /// After an accept that failed for want of a resource, give others time to release theirs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often the log hears of it while it goes on.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
+
 impl Acceptor {
     async fn run(self: Arc<Self>, socket: Accepting) {
         let _vital = Vital("the accept loop of a listener");
         let mut shutdown = self.shutdown.clone();
+        let mut told: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -174,7 +178,12 @@ impl Acceptor {
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    log::error!("listener cannot accept: {error} (hint: raise LimitNOFILE or `ulimit -n`)");
+                    if told.is_none_or(|told| told.elapsed() >= TOLD_AGAIN) {
+                        log::error!(
+                            "listener cannot accept: {error} (hint: raise LimitNOFILE or `ulimit -n`)"
+                        );
+                        told = Some(Instant::now());
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
