@@ -19,6 +19,8 @@ mod door;
 mod drills;
 #[path = "behaviour/ending.rs"]
 mod ending;
+#[path = "behaviour/faults.rs"]
+mod faults;
 #[path = "behaviour/fetching.rs"]
 mod fetching;
 #[path = "behaviour/forwarding.rs"]

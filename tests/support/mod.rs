@@ -334,11 +334,28 @@ impl Site {
 
     /// A gateway that believes whatever `file` says to be the address of every name.
     pub fn start_with_names(&self, file: &str) -> Gateway {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/names.c");
-        run(self.path(), "cc", &["-shared", "-fPIC", "-o", "names.so", source, "-ldl"]);
-        let library = self.path().join("names.so");
+        self.start_with("names", "NAMES_FILE", file)
+    }
+
+    /// A gateway whose clock is as many seconds ahead as `file` says.
+    pub fn start_with_clock(&self, file: &str) -> Gateway {
+        self.start_with("clock", "CLOCK_FILE", file)
+    }
+
+    fn start_with(&self, library: &str, variable: &str, file: &str) -> Gateway {
+        let source = format!("{}/tests/support/{library}.c", env!("CARGO_MANIFEST_DIR"));
+        let built = format!("{library}.so");
+        run(self.path(), "cc", &["-shared", "-fPIC", "-o", &built, &source, "-ldl"]);
         let mut command = Gateway::command(self.path());
-        command.env("LD_PRELOAD", library).env("NAMES_FILE", self.path().join(file));
+        command.env("LD_PRELOAD", self.path().join(built)).env(variable, self.path().join(file));
+        Gateway::spawn(command, self.admin)
+    }
+
+    /// A gateway that a shell starts after it has done what `before` says, with what `after` says behind its arguments.
+    pub fn start_in_shell(&self, before: &str, after: &str) -> Gateway {
+        let mut command = Command::new("sh");
+        command.current_dir(self.path());
+        command.args(["-c", &format!("{before}; exec {BINARY} run -c gateway.yaml {after}")]);
         Gateway::spawn(command, self.admin)
     }
 
