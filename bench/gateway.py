@@ -24,12 +24,14 @@ class Site:
     port: int
     cores: set
 
-    def configure(self, address, threads=2, lists=(), deny=None, watch=True, websocket_port=None, state_directory=None):
-        """Everybody of our authority who is on none of the lists is sent to one pool, WebSockets to another."""
+    def configure(self, address, threads=2, lists=(), deny=None, watch=True, websocket_port=None, state_directory=None,
+                  limits="", only=""):
+        """Everybody of our authority who is on none of the lists is sent to one pool, WebSockets to another; `only` narrows that."""
         route, pool = "", ""
         if websocket_port is not None:
             route = "  - { name: websocket, client: { trust: fleet }, request: { path: /websocket }, pool: websocket }\n"
             pool = f'  websocket: {{ endpoints: ["127.0.0.1:{websocket_port}"] }}\n'
+        more = "".join(f", {limit}" for limit in [limits] if limit)
         denied = "" if deny is None else f", deny: {deny}"
         state = "" if state_directory is None else f"  state_directory: {state_directory}\n"
         (self.directory / "gateway.yaml").write_text(f"""
@@ -40,13 +42,13 @@ listeners:
     protocols: [h2, http/1.1]
     tls: {{ certificates: [{{ chain: {self.pki.certificate("server")}, key: {self.pki.key("server")} }}] }}
     client_auth: {{ mode: require, trust: [fleet] }}
-    limits: {{ keepalive_timeout: {KEEP_SECONDS}s, connections: 60000 }}
+    limits: {{ keepalive_timeout: {KEEP_SECONDS}s, connections: 60000{more} }}
 trust:
   fleet: {{ anchors: {self.pki.certificate("ca")}{denied}, revocation: {{ lists: [{", ".join(map(str, lists))}] }} }}
 pools:
   main: {{ endpoints: ["127.0.0.1:{self.origin.telemetry_port}"] }}
 {pool}routes:
-{route}  - {{ name: all, client: {{ trust: fleet }}, pool: main }}
+{route}  - {{ name: all, client: {{ trust: fleet{only} }}, pool: main }}
 identity_headers: [plain]
 admin: {{ address: "unix:{self.directory}/admin.sock" }}
 logging: {{ level: info, access: {{ requests: false, connections: false }} }}
