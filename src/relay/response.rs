@@ -6,8 +6,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
 use httparse::{Header, ParserConfig, Status};
 
-/// Fields of an answer.
-const MOST_FIELDS: usize = 128;
+/// Fields of an answer: as many as Pingora takes.
+const MOST_FIELDS: usize = 256;
 
 /// Bytes of an answer's head.
 const LONGEST: usize = 64 * 1024;
