@@ -7,6 +7,7 @@
 pub mod authority;
 pub mod certificates;
 pub mod der;
+pub mod door;
 pub mod files;
 pub mod lists;
 pub mod mutation;
@@ -23,6 +24,7 @@ pub struct Target {
 
 /// In the order in which strangers' bytes arrive.
 pub const TARGETS: &[&Target] = &[
+    &door::INTRODUCTION,
     &certificates::CERTIFICATE,
     &certificates::CHAIN,
     &certificates::IDENTITY,
