@@ -159,7 +159,7 @@ fn a_log_that_nobody_reads_is_counted_and_holds_nobody_up() {
     let mut reader = open;
     let mut text = String::new();
     while !text.contains("log records were dropped") {
-        let mut bytes = [0; 64 * 1024];
+        let mut bytes = vec![0; 64 * 1024];
         let read = reader.read(&mut bytes).unwrap();
         text = String::from_utf8_lossy(&bytes[..read]).into_owned();
         client.get("/");
