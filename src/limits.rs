@@ -1,12 +1,15 @@
-//! How much each client may do: rates, quotas, and how much at a time. Decided before a request is sent on.
+//! How much each client may do: rates, quotas, and how much at a time. Decided before a request is sent on, and when a
+//! client has shaken hands.
 //!
 //! No request waits for a lock that all threads take, and none costs memory: what is counted for a key is one number in a
 //! bounded [`table`]. The crate `governor` does the same arithmetic, but its keyed state has no bound, and forgets only
 //! when told to look at all of it.
 
 mod bucket;
+mod entry;
 mod keys;
 mod meter;
+mod networks;
 mod quota;
 mod rate;
 mod spec;
@@ -19,11 +22,13 @@ use std::time::{Duration, Instant};
 use crate::trust::ClientIdentity;
 
 pub use bucket::Bucket;
+pub use entry::Entry;
 pub use keys::Keys;
 pub use meter::Meter;
+pub use networks::{MOST_NETWORKS, Network};
 pub use quota::Quota;
 pub use rate::{BadRate, Rate};
-pub use spec::{LimitSpec, Measure, Mode, Per, Tells};
+pub use spec::{LimitSpec, Measure, Mode, Per, Stage, Tells};
 pub use table::Held;
 
 /// Nanoseconds since shortly before the process began. Never set back.
@@ -46,6 +51,8 @@ pub struct Limits {
     routes: Vec<u64>,
     began: Instant,
     tells_always: bool,
+    concerns_requests: bool,
+    concerns_connections: bool,
 }
 
 /// One measure of one limit.
@@ -61,6 +68,12 @@ pub struct Rule {
 /// What was taken for a request, and must be settled when it is over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taken(u64);
+
+impl Taken {
+    fn has(self, rule: usize) -> bool {
+        self.0 & 1 << rule != 0
+    }
+}
 
 /// Who is over which limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +107,7 @@ impl Limits {
             for &measure in &spec.measures {
                 let meter = previous
                     .and_then(|previous| previous.meter(&spec, measure))
-                    .unwrap_or_else(|| Arc::new(Meter::new(spec.keys)));
+                    .unwrap_or_else(|| Arc::new(Meter::new(measure, spec.keys)));
                 rules.push(Rule {
                     measure,
                     routes: concerned.clone(),
@@ -108,7 +121,15 @@ impl Limits {
         rules.truncate(MOST_RULES);
         let tells_always = rules.iter().any(|rule| rule.spec.tells == Tells::Always);
         let routes = routes.iter().map(|name| keys::of_route(name)).collect();
-        Self { rules, routes, began, tells_always }
+        let concerns = |stage| rules.iter().any(|rule: &Rule| rule.measure.stage() == stage);
+        Self {
+            concerns_requests: concerns(Stage::Request),
+            concerns_connections: concerns(Stage::Connection),
+            rules,
+            routes,
+            began,
+            tells_always,
+        }
     }
 
     /// One request a second for each client.
@@ -139,9 +160,12 @@ impl Limits {
         self.rules.iter().find(goes_on).map(|rule| rule.meter.clone())
     }
 
-    /// Then there is nothing to be asked.
-    pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+    /// Whether there is anything to be asked.
+    pub fn concern(&self, stage: Stage) -> bool {
+        match stage {
+            Stage::Connection => self.concerns_connections,
+            Stage::Request => self.concerns_requests,
+        }
     }
 
     pub fn rules(&self) -> &[Rule] {
@@ -197,7 +221,9 @@ impl Limits {
         route: usize,
     ) -> impl Iterator<Item = (usize, &'a Rule, u64)> + 'a {
         let rules = self.rules.iter().zip(&keys.of).enumerate();
-        rules.filter_map(move |(number, (rule, key))| Some((number, rule, self.key(rule, (*key)?, route)?)))
+        rules
+            .filter(|(_, (rule, _))| rule.measure.stage() == Stage::Request)
+            .filter_map(move |(number, (rule, key))| Some((number, rule, self.key(rule, (*key)?, route)?)))
     }
 
     fn taken<'a>(
@@ -206,7 +232,7 @@ impl Limits {
         keys: &'a Keys,
         route: usize,
     ) -> impl Iterator<Item = (usize, &'a Rule, u64)> + 'a {
-        self.concerned(keys, route).filter(move |(number, ..)| taken.0 & 1 << number != 0)
+        self.concerned(keys, route).filter(move |(number, ..)| taken.has(*number))
     }
 
     /// `None`: the route is not concerned.
@@ -239,7 +265,7 @@ impl Limits {
 
     /// The rules that concern a client and a route, for people.
     pub fn explain<'a>(&'a self, keys: &'a Keys, route: usize) -> impl Iterator<Item = &'a Rule> + 'a {
-        self.concerned(keys, route).map(|(_, rule, _)| rule)
+        self.of_connections(keys).chain(self.concerned(keys, route)).map(|(_, rule, _)| rule)
     }
 }
 

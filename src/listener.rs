@@ -3,6 +3,7 @@
 //! Pingora's stock listener waits a fixed minute for a handshake, cannot tell failures apart and cannot be reloaded;
 //! this one is a Pingora service of its own that knows its clients before HTTP starts.
 
+mod allowance;
 pub mod connection;
 pub mod contexts;
 mod door;
@@ -247,10 +248,12 @@ impl Acceptor {
                 None => return,
             },
         };
-        let outcome = handshake::accept(listener, tcp, id, peer, since, in_flight, &self.telemetry).await;
+        let outcome =
+            handshake::accept(&runtime, listener, tcp, id, peer, since, in_flight, &self.telemetry).await;
         visit.is_known();
-        let Some(client) = outcome else { return };
+        let Some(mut client) = outcome else { return };
         let connection = Arc::new(Connection::new(id, self.index, peer, &client));
+        let _allowance = client.allowance.take();
         // The snapshot the client was admitted under is not kept: each request pins its own.
         let generation = runtime.generation;
         drop(runtime);

@@ -43,7 +43,7 @@ pub use leaving::Leaving;
 pub use log::LogWriter;
 pub use metrics::Metrics;
 pub use quarantine::Went;
-pub use record::{ConnectionRecord, EndedRecord, RequestRecord};
+pub use record::{ConnectionRecord, EndedRecord, LimitRecord, RequestRecord};
 pub use revocation::{ListStatus, RevocationMetrics};
 pub use turned_away::TurnedAwayRecord;
 

@@ -9,7 +9,7 @@ use super::ratelimit::{self, Field};
 use super::refusal::Refusal;
 use crate::config::ListenerLimits;
 use crate::framing::Fault;
-use crate::limits::{Keys, Limits, Over, Rule, Taken};
+use crate::limits::{Keys, Limits, Over, Rule, Stage, Taken};
 use crate::listener::connection::Connection;
 use crate::runtime::Pinned;
 use crate::telemetry::{RequestRecord, Telemetry, Went};
@@ -118,7 +118,7 @@ impl Exchange {
     }
 
     fn limited(&self) -> Option<(&Limits, Arc<Keys>, usize)> {
-        if self.runtime.limits.is_empty() {
+        if !self.runtime.limits.concern(Stage::Request) {
             return None;
         }
         let keys = self.connection.as_ref()?.limit_keys(&self.runtime);

@@ -55,6 +55,8 @@ fn policy(out: &mut String, rule: &Rule) {
         Measure::Bytes(bucket) => (bucket.burst(), Some("content-bytes"), Some(bucket.window())),
         Measure::Quota(quota) => (quota.most().into(), None, Some(quota.window())),
         Measure::Concurrent(most) => (most.into(), Some("concurrent-requests"), None),
+        // Connections are not answered: none of these is ever told.
+        Measure::Handshakes(_) | Measure::Connections(_) | Measure::Networks(_) => return,
     };
     let _ = write!(out, "{};q={}", Policy(rule), integer(quota));
     if let Some(unit) = unit {

@@ -63,10 +63,26 @@ pub enum Measure {
     Quota(Quota),
     /// Requests under way.
     Concurrent(u32),
+    /// Handshakes, also those that resume a session.
+    Handshakes(Bucket),
+    /// Connections that are open.
+    Connections(u32),
+    /// Networks from which there are connections.
+    Networks(u32),
+}
+
+/// When a limit is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The handshake is done, and the client is known.
+    Connection,
+    /// The route is known.
+    Request,
 }
 
 impl Measure {
-    pub const NAMES: [&str; 4] = ["requests", "bytes", "quota", "concurrent"];
+    pub const NAMES: [&str; 7] =
+        ["requests", "bytes", "quota", "concurrent", "handshakes", "connections", "networks"];
 
     /// The label `measure` of the metrics.
     pub fn as_str(self) -> &'static str {
@@ -75,6 +91,16 @@ impl Measure {
             Self::Bytes(_) => "bytes",
             Self::Quota(_) => "quota",
             Self::Concurrent(_) => "concurrent",
+            Self::Handshakes(_) => "handshakes",
+            Self::Connections(_) => "connections",
+            Self::Networks(_) => "networks",
+        }
+    }
+
+    pub fn stage(self) -> Stage {
+        match self {
+            Self::Requests(_) | Self::Bytes(_) | Self::Quota(_) | Self::Concurrent(_) => Stage::Request,
+            Self::Handshakes(_) | Self::Connections(_) | Self::Networks(_) => Stage::Connection,
         }
     }
 
@@ -82,7 +108,9 @@ impl Measure {
     pub(super) fn goes_on_from(self, other: Self) -> bool {
         match (self, other) {
             (Self::Quota(new), Self::Quota(old)) => new.window() == old.window(),
-            (Self::Concurrent(_), Self::Concurrent(_)) => true,
+            (Self::Concurrent(_), Self::Concurrent(_))
+            | (Self::Connections(_), Self::Connections(_))
+            | (Self::Networks(_), Self::Networks(_)) => true,
             (new, old) => new == old,
         }
     }
@@ -97,6 +125,11 @@ impl fmt::Display for Measure {
                 write!(f, "{} requests in {} seconds", quota.most(), quota.window().as_secs())
             }
             Self::Concurrent(most) => write!(f, "{most} requests at a time"),
+            Self::Handshakes(bucket) => {
+                write!(f, "{} handshakes, {} at once", bucket.rate(), bucket.burst())
+            }
+            Self::Connections(most) => write!(f, "connections: {most}"),
+            Self::Networks(most) => write!(f, "networks with connections: {most}"),
         }
     }
 }

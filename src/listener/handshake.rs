@@ -10,10 +10,11 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
+use super::allowance::Allowance;
 use super::connection::ConnectionId;
 use super::outlet::Outlet;
 use crate::panics;
-use crate::runtime::ListenerRuntime;
+use crate::runtime::{ListenerRuntime, Runtime};
 use crate::telemetry::{
     ConnectionRecord, HandshakeFailure, HandshakeInFlight, Resumption, Telemetry, TlsVersion,
 };
@@ -27,6 +28,8 @@ pub(super) struct Admitted {
     pub(super) sni: Option<String>,
     pub(super) is_h2: bool,
     pub(super) duration: Duration,
+    /// What it holds of limits while it is open.
+    pub(super) allowance: Option<Allowance>,
 }
 
 /// Why a handshake was no success, and what is to be written about it.
@@ -37,7 +40,9 @@ struct Refused {
 }
 
 /// Counts and records the handshake whatever becomes of it, which began when the connection was accepted; `None` when the connection is over.
+#[expect(clippy::too_many_arguments, reason = "what is known of a connection when it is accepted")]
 pub(super) async fn accept(
+    runtime: &Runtime,
     listener: &ListenerRuntime,
     tcp: TcpStream,
     id: ConnectionId,
@@ -50,6 +55,7 @@ pub(super) async fn accept(
     let broken = Broken(listener);
     panics::provoke("handshake");
     let outcome = shake_hands(listener, tcp, started, &mut record).await;
+    let outcome = outcome.and_then(|admitted| within_limits(admitted, runtime, peer, &mut record));
     drop(broken);
     drop(in_flight);
     record.duration = started.elapsed();
@@ -91,6 +97,19 @@ impl Drop for Broken<'_> {
     }
 }
 
+/// Whose client is known only now: what the handshake took was taken.
+fn within_limits(
+    admitted: Admitted,
+    runtime: &Runtime,
+    peer: SocketAddr,
+    record: &mut ConnectionRecord,
+) -> Result<Admitted, Refused> {
+    match Allowance::ask(runtime, admitted.identity.as_deref(), peer, &mut record.limit) {
+        Ok(allowance) => Ok(Admitted { allowance, ..admitted }),
+        Err(message) => Err(Refused { failure: HandshakeFailure::Limited, message, subject: None }),
+    }
+}
+
 async fn shake_hands(
     listener: &ListenerRuntime,
     tcp: TcpStream,
@@ -129,6 +148,7 @@ async fn shake_hands(
         sni: ssl.servername(NameType::HOST_NAME).map(str::to_owned),
         is_h2: ssl.selected_alpn_protocol() == Some(b"h2"),
         duration: started.elapsed(),
+        allowance: None,
         stream,
     })
 }

@@ -8,6 +8,7 @@ use super::admin_view::{AdminState, describe, is_wanted};
 use crate::UnixTime;
 use crate::admin::{Selector, moment};
 use crate::certificate::{Certificate, Fingerprint};
+use crate::limits::Network;
 use crate::listener::connection::Connection;
 use crate::runtime::{ListenerRuntime, Runtime};
 use crate::trust::{ClientIdentity, DenyEntry, Standing, TrustSet};
@@ -57,10 +58,20 @@ impl Acquaintance {
         Self { runtime, connections, certificates, seen, block }
     }
 
+    /// From how many networks its connections come.
+    fn networks(&self) -> usize {
+        let mut from: Vec<_> =
+            self.connections.iter().map(|connection| Network::of(connection.peer.ip())).collect();
+        from.sort_unstable();
+        from.dedup();
+        from.len()
+    }
+
     pub(super) fn to_json(&self) -> Value {
         let first = self.connections.iter().take(MOST);
         json!({
             "open": self.connections.len(),
+            "networks": self.networks(),
             "connections": first.map(|connection| describe(&self.runtime, connection)).collect::<Vec<_>>(),
             "certificates": self.certificates,
             "seen": self.seen,

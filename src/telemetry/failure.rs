@@ -46,6 +46,7 @@ failures! {
     Timeout "timeout" "the handshake took longer than the listener allows",
     Disconnected "disconnected" "the client went away during the handshake",
     Overloaded "overloaded" "a limit of the listener was reached",
+    Limited "limited" "the client is over one of its limits",
     AddressDenied "address_denied" "the listener's lists keep the client's address out",
     AddressConnections "address_connections" "the client's address has as many connections as it may",
     AddressHandshakes "address_handshakes" "the client's address has as many handshakes under way as it may",

@@ -33,7 +33,19 @@ pub struct ConnectionRecord {
     /// Of a certificate that was not believed.
     pub presented_subject: Option<String>,
     pub identity: Option<Arc<ClientIdentity>>,
+    pub limit: LimitRecord,
     pub duration: Duration,
+}
+
+/// What limits say of a connection.
+#[derive(Default)]
+pub struct LimitRecord {
+    /// The one that refused it.
+    pub refused: Option<Arc<str>>,
+    /// The one that would have refused it.
+    pub shadowed: Option<Arc<str>>,
+    /// Networks that its client is in, where those are more than it may.
+    pub networks: Option<u32>,
 }
 
 impl ConnectionRecord {
@@ -53,6 +65,7 @@ impl ConnectionRecord {
             message: String::new(),
             presented_subject: None,
             identity: None,
+            limit: LimitRecord::default(),
             duration: Duration::ZERO,
         }
     }
@@ -84,6 +97,11 @@ impl ConnectionRecord {
         }
         if let Some(cause) = self.resumption_declined {
             line.text("resumption_declined", cause.as_str());
+        }
+        line.text_if_any("limit", self.limit.refused.as_deref());
+        line.text_if_any("shadow_limit", self.limit.shadowed.as_deref());
+        if let Some(networks) = self.limit.networks {
+            line.plain("networks", networks);
         }
         line.seconds("duration_seconds", self.duration);
     }

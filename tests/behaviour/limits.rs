@@ -4,7 +4,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{BINARY, Origin, Scripted, Site, Wire, eventually, run};
+use crate::support::{BINARY, Gateway, Origin, Scripted, Site, Wire, eventually, run};
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// One that Pingora carries.
@@ -300,4 +300,108 @@ fn explain_tells_which_limits_a_request_counts_for() {
         "limit `unit` per subject.OU and route: 9 requests in 86400 seconds (only counted)",
     ];
     assert_eq!(lines, expected, "{text}");
+}
+
+fn failures(gateway: &Gateway) -> u64 {
+    gateway.metric("portcullis_tls_handshake_failures_total{listener=\"edge\",reason=\"limited\"}") as u64
+}
+
+/// Whether the gateway lets this connection ask anything.
+fn is_served(client: &mut Wire) -> bool {
+    use std::io::Write;
+    let sent = client.tls.write_all(GET.as_bytes());
+    sent.is_ok() && client.answer().is_some_and(|answer| answer.status == 200)
+}
+
+#[test]
+fn one_connection_too_many_is_closed_and_counted_and_another_may_come_when_one_has_gone() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    let limit = |most| format!("[{{ name: few, connections: {most} }}]");
+    site.configure(&origin.address, &[("limits", &limit(1))]);
+    let gateway = site.start();
+    let mut first = site.wire("sensor-1");
+    assert!(is_served(&mut first));
+    assert!(!is_served(&mut site.wire("sensor-1")));
+    assert!(is_served(&mut site.wire("sensor-2")), "each client has a count of its own");
+    let line = gateway.logged(&["\"kind\":\"connection\"", "\"reason\":\"limited\"", "\"limit\":\"few\""]);
+    assert!(line.contains("\"result\":\"failed\"") && line.contains("CN=sensor-1"), "{line}");
+    assert_eq!(failures(&gateway), 1);
+    // Those who are there count on after a reload that allows more.
+    site.configure(&origin.address, &[("limits", &limit(2))]);
+    assert_eq!(gateway.reload().0, 200);
+    let mut second = site.wire("sensor-1");
+    assert!(is_served(&mut second) && is_served(&mut first));
+    assert!(!is_served(&mut site.wire("sensor-1")));
+    drop(first);
+    eventually("there is room again", || is_served(&mut site.wire("sensor-1")).then_some(()));
+    drop(second);
+    let keys = "portcullis_limit_keys{limit=\"few\",measure=\"connections\"}";
+    eventually("nothing is left", || (gateway.metric(keys) as u64 == 0).then_some(()));
+}
+
+#[test]
+fn who_shakes_hands_too_often_is_closed_and_a_shadow_only_counts() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    let limits = "[{ name: hands, handshakes: 2/h }, { name: trial, handshakes: 1/h, mode: shadow }]";
+    site.configure(&origin.address, &[("limits", limits)]);
+    let gateway = site.start();
+    let statuses: Vec<_> = (0..4).map(|_| site.curl(Some("sensor-1"), &[], "/").status).collect();
+    assert_eq!(statuses, [200, 200, 0, 0]);
+    assert_eq!(site.curl(Some("sensor-2"), &[], "/").status, 200);
+    assert_eq!(failures(&gateway), 2);
+    let shadowed =
+        "portcullis_limit_exceeded_total{limit=\"trial\",measure=\"handshakes\",outcome=\"shadowed\"}";
+    assert_eq!(gateway.metric(shadowed) as u64, 1, "what is refused otherwise is no news");
+    let line = gateway.logged(&["\"kind\":\"connection\"", "\"shadow_limit\":\"trial\""]);
+    assert!(line.contains("\"result\":\"ok\""), "{line}");
+}
+
+#[test]
+fn a_certificate_that_is_used_from_too_many_places_is_told_of_and_gets_no_further() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[("limits", "[{ name: places, networks: 2 }]")]);
+    let gateway = site.start();
+    let mut here = site.wire_from("sensor-1", "127.0.1.1");
+    let mut there = site.wire_from("sensor-1", "127.0.2.1");
+    assert!(is_served(&mut here) && is_served(&mut there));
+    for _ in 0..2 {
+        assert!(!is_served(&mut site.wire_from("sensor-1", "127.0.3.1")));
+    }
+    assert!(is_served(&mut site.wire_from("sensor-1", "127.0.1.77")), "the same network");
+    let line = gateway.logged(&["\"reason\":\"limited\"", "\"limit\":\"places\"", "\"networks\":3"]);
+    assert!(line.contains("127.0.3.1"), "{line}");
+    let told = "is seen from 3 networks at once";
+    gateway.logged(&["\"kind\":\"message\"", "CN=sensor-1", told, "limit `places`"]);
+    assert_eq!(gateway.log().matches(told).count(), 1, "once");
+    drop(there);
+    eventually("there is room again", || {
+        is_served(&mut site.wire_from("sensor-1", "127.0.3.1")).then_some(())
+    });
+}
+
+#[test]
+fn a_certificate_that_is_used_from_too_many_places_is_only_told_of_in_a_shadow() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.client("sensor-2", "CN=sensor-2,OU=sensors");
+    site.configure(&origin.address, &[("limits", "[{ name: places, networks: 1, mode: shadow }]")]);
+    let gateway = site.start();
+    let mut clients: Vec<_> =
+        ["127.0.1.1", "127.0.2.1", "127.0.3.1"].map(|from| site.wire_from("sensor-1", from)).into();
+    clients.push(site.wire_from("sensor-2", "127.0.2.1"));
+    assert!(clients.iter_mut().all(is_served));
+    gateway.logged(&["\"kind\":\"connection\"", "\"shadow_limit\":\"places\"", "\"networks\":3"]);
+    let log = gateway.log();
+    assert_eq!(
+        (log.matches("seen from 2 networks").count(), log.matches("seen from 3").count()),
+        (1, 0),
+        "{log}"
+    );
+    assert!(!log.contains("`CN=sensor-2"), "{log}");
+    let who = gateway.admin_get("/who?subject=CN%3Dsensor-1,OU%3Dsensors").1;
+    assert!(who.contains("\"networks\": 3"), "{who}");
+    drop(clients);
+    let keys = "portcullis_limit_keys{limit=\"places\",measure=\"networks\"}";
+    eventually("nothing is left", || (gateway.metric(keys) as u64 == 0).then_some(()));
 }

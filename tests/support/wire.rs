@@ -43,7 +43,15 @@ impl Answer {
 impl Site {
     /// A connection of HTTP/1.1 as `client`.
     pub fn wire(&self, client: &str) -> Wire {
-        let tcp = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        self.wire_from(client, "127.0.0.1")
+    }
+
+    /// The same from another address of this machine.
+    pub fn wire_from(&self, client: &str, address: &str) -> Wire {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::new(address.parse().unwrap(), 0).into()).unwrap();
+        socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], self.port)).into()).unwrap();
+        let tcp = TcpStream::from(socket);
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         tcp.set_write_timeout(Some(PATIENCE)).unwrap();
         tcp.set_nodelay(true).unwrap();

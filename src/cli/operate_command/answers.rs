@@ -142,7 +142,10 @@ pub(super) fn who(found: &Value) -> String {
     let (open, connections) = (word(&found["open"]), items(&found["connections"]));
     parts.push(match connections.len() {
         0 => "no open connection".to_owned(),
-        some => format!("{open} open, {some} shown\n{}", table(connections)),
+        some => {
+            let networks = word(&found["networks"]);
+            format!("{open} open from {networks} networks, {some} shown\n{}", table(connections))
+        }
     });
     parts.join("\n\n")
 }

@@ -7,7 +7,7 @@ use super::super::file::{LimitFile, LimitModeFile, RateText, TellFile};
 use super::super::scalar::{Strings, closest};
 use super::super::types::RouteConfig;
 use super::{Builder, quoted};
-use crate::limits::{Bucket, LimitSpec, MOST_RULES, Measure, Mode, Per, Quota, Tells};
+use crate::limits::{Bucket, LimitSpec, MOST_NETWORKS, MOST_RULES, Measure, Mode, Per, Quota, Stage, Tells};
 use crate::route::ClientRule;
 
 const DEFAULT_KEYS: usize = 1_000_000;
@@ -33,6 +33,13 @@ impl Builder {
         if routes.as_ref().is_some_and(Vec::is_empty) {
             let hint = "without `routes` it concerns all of them".to_owned();
             self.problem(format!("{at}.routes"), "there are none", Some("at least one"), Some(hint));
+        }
+        let has_route = per.contains(&Per::Route) || routes.is_some();
+        let of_connections = measures.iter().find(|measure| measure.stage() == Stage::Connection);
+        if let Some(measure) = of_connections.filter(|_| has_route) {
+            let hint = "a limit of its own, without `routes` and `per: route`, can have it".to_owned();
+            let found = "a connection has no route";
+            self.problem(format!("{at}.{}", measure.as_str()), found, None, Some(hint));
         }
         let keys = self.between(at, "keys", file.keys, DEFAULT_KEYS, 1..=MOST_KEYS);
         (self.problems.len() == before).then(|| LimitSpec {
@@ -108,11 +115,22 @@ impl Builder {
                 }
             }
         }
-        if let Some(most) = file.concurrent {
+        if let Some(RateText(rate)) = file.handshakes {
+            measures.push(Measure::Handshakes(Bucket::of_ones(rate, rate.amount())));
+        }
+        for (key, most, measure) in [
+            ("concurrent", file.concurrent, Measure::Concurrent as fn(u32) -> Measure),
+            ("connections", file.connections, Measure::Connections),
+        ] {
+            let Some(most) = most else { continue };
             if most == 0 {
-                self.problem(format!("{at}.concurrent"), "0 would refuse everybody", Some("1 or more"), None);
+                self.problem(format!("{at}.{key}"), "0 would refuse everybody", Some("1 or more"), None);
             }
-            measures.push(Measure::Concurrent(most));
+            measures.push(measure(most));
+        }
+        if let Some(most) = file.networks {
+            let most = self.between(at, "networks", Some(most), 1, 1..=MOST_NETWORKS - 1);
+            measures.push(Measure::Networks(most));
         }
         let is_told = self.problems.iter().any(|problem| problem.at.starts_with(at));
         if measures.is_empty() && !is_told {
@@ -179,6 +197,13 @@ limits: {text}
             ("[{ name: a, quota: 1/s, burst: 2 }]", "limits[0].burst: of what it is a burst is not said"),
             ("[{ name: a, quota: 5000000000/d }]", "limits[0].quota: 5000000000/d is too much"),
             ("[{ name: a, concurrent: 0 }]", "limits[0].concurrent: 0 would refuse everybody"),
+            ("[{ name: a, connections: 0 }]", "limits[0].connections: 0 would refuse everybody"),
+            ("[{ name: a, networks: 64 }]", "limits[0].networks: 64 is out of range"),
+            ("[{ name: a, networks: 2, routes: sensors }]", "limits[0].networks: a connection has no route"),
+            (
+                "[{ name: a, handshakes: 5/m, per: [client, route] }]",
+                "limits[0].handshakes: a connection has no",
+            ),
             ("[{ name: a, concurrent: -1 }]", "limits[0].concurrent: "),
             ("[{ name: a, requests: 1/s, keys: 0 }]", "limits[0].keys: 0 is out of range"),
             ("[{ name: a, requests: 1/s, per: [] }]", "limits[0].per: there are none"),

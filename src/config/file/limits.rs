@@ -31,6 +31,12 @@ pub struct LimitFile {
     pub quota: Option<RateText>,
     /// Requests under way.
     pub concurrent: Option<u32>,
+    /// Handshakes, also those that resume a session: `10/m`.
+    pub handshakes: Option<RateText>,
+    /// Connections that are open.
+    pub connections: Option<u32>,
+    /// Networks (/24 of IPv4, /48 of IPv6) from which there are connections at the same time.
+    pub networks: Option<u32>,
     /// `shadow`: what is over it is counted and not refused. Default: enforce.
     pub mode: Option<LimitModeFile>,
     /// Which answers have `RateLimit` fields. Default: refusals.
