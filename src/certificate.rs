@@ -7,6 +7,7 @@ mod alt_name;
 mod attribute;
 pub(crate) mod der;
 mod fingerprint;
+mod list_points;
 mod name;
 mod pem;
 mod pem_reader;
@@ -26,6 +27,7 @@ use crate::UnixTime;
 pub use alt_name::SubjectAltName;
 pub use attribute::{Attribute, AttributeKind};
 pub use fingerprint::{BadHex, Fingerprint, Serial};
+pub use list_points::ListPoints;
 pub(crate) use name::folded;
 pub use name::{BadName, Name};
 pub use pem::{PemError, pem_blocks, pem_encode};
@@ -46,6 +48,7 @@ pub struct Certificate {
     not_before: UnixTime,
     not_after: UnixTime,
     alternative_names: Box<[SubjectAltName]>,
+    list_points: ListPoints,
     authority: Authority,
     purposes: Purposes,
     weakness: Option<Weakness>,
@@ -133,6 +136,7 @@ impl Certificate {
             not_before: parsed.validity.not_before.timestamp(),
             not_after: parsed.validity.not_after.timestamp(),
             alternative_names: extensions.alternative_names,
+            list_points: extensions.list_points,
             authority: extensions.authority,
             purposes: extensions.purposes,
             weakness: strength::weakness(parsed),
@@ -185,6 +189,11 @@ impl Certificate {
 
     pub fn subject_alternative_names(&self) -> &[SubjectAltName] {
         &self.alternative_names
+    }
+
+    /// Where its issuer publishes the revocation list that speaks about it.
+    pub fn list_points(&self) -> &ListPoints {
+        &self.list_points
     }
 
     /// basicConstraints says CA:TRUE.
@@ -240,11 +249,13 @@ impl Certificate {
 /// The extensions that mean something to us.
 struct Extensions {
     alternative_names: Box<[SubjectAltName]>,
+    list_points: ListPoints,
     authority: Authority,
     purposes: Purposes,
 }
 
 const SUBJECT_ALT_NAME: Oid<'static> = oid!(2.5.29.17);
+const CRL_DISTRIBUTION_POINTS: Oid<'static> = oid!(2.5.29.31);
 const BASIC_CONSTRAINTS: Oid<'static> = oid!(2.5.29.19);
 const KEY_USAGE: Oid<'static> = oid!(2.5.29.15);
 const EXTENDED_KEY_USAGE: Oid<'static> = oid!(2.5.29.37);
@@ -255,6 +266,7 @@ impl Extensions {
             Some(value) => alt_name::decode(value)?,
             None => Box::default(),
         };
+        let points = find(extensions, &CRL_DISTRIBUTION_POINTS, "cRLDistributionPoints")?;
         let constraints: Option<BasicConstraints> =
             decode(extensions, &BASIC_CONSTRAINTS, "basicConstraints")?;
         let usage: Option<KeyUsage> = decode(extensions, &KEY_USAGE, "keyUsage")?;
@@ -271,6 +283,7 @@ impl Extensions {
         };
         Ok(Self {
             alternative_names,
+            list_points: points.map(ListPoints::read).unwrap_or_default(),
             authority,
             purposes: Purposes { client, may_sign_lists: usage.is_none_or(|usage| usage.crl_sign()) },
         })

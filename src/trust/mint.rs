@@ -1,6 +1,6 @@
 //! Certificates and lists for tests, made in memory: also such as no decent authority would issue.
 
-use openssl::asn1::{Asn1Integer, Asn1Time};
+use openssl::asn1::{Asn1Integer, Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -10,7 +10,7 @@ use openssl::sign::Signer;
 use openssl::x509::extension::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, SubjectKeyIdentifier,
 };
-use openssl::x509::{X509, X509Builder, X509Name};
+use openssl::x509::{X509, X509Builder, X509Extension, X509Name};
 
 use crate::UnixTime;
 use crate::certificate::{Certificate, Name, der};
@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub key_ids: bool,
     pub key: Option<PKey<Private>>,
     pub digest: MessageDigest,
+    /// Where its revocation list is published: an address.
+    pub list_point: Option<&'static str>,
 }
 
 impl Plan {
@@ -54,6 +56,7 @@ impl Plan {
             key_ids: true,
             key: None,
             digest: MessageDigest::sha256(),
+            list_point: None,
         }
     }
 
@@ -109,6 +112,12 @@ impl Plan {
                 extension.other(usage);
             }
             builder.append_extension(extension.build().unwrap()).unwrap();
+        }
+        if let Some(address) = self.list_point {
+            let name = der::element(0xa0, &der::element(0xa0, &der::element(0x86, address.as_bytes())));
+            let value = Asn1OctetString::new_from_bytes(&der::sequence(&[&der::sequence(&[&name])])).unwrap();
+            let oid = Asn1Object::from_str("2.5.29.31").unwrap();
+            builder.append_extension(X509Extension::new_from_der(&oid, false, &value).unwrap()).unwrap();
         }
         if self.key_ids {
             let id = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None)).unwrap();

@@ -54,10 +54,21 @@ impl Scope {
     }
 
     pub(super) fn includes(&self, certificate: &Certificate) -> bool {
-        match self.covers {
+        let is_of_its_kind = match self.covers {
             Covers::All => true,
             Covers::Clients => !certificate.is_ca(),
             Covers::Authorities => certificate.is_ca(),
+        };
+        is_of_its_kind && self.is_where(certificate)
+    }
+
+    /// A certificate that says where its list is published is on that one (RFC 5280, section 6.3.3, step b). One that
+    /// says nothing may be on any.
+    fn is_where(&self, certificate: &Certificate) -> bool {
+        let points = certificate.list_points();
+        match Reader::new(&self.point).optional(0xa0) {
+            Ok(Some(full)) if !points.is_empty() => points.any_of(full.content),
+            _ => true,
         }
     }
 }

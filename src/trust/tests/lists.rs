@@ -44,6 +44,32 @@ fn each_issuer_on_the_path_must_have_a_list_where_that_is_asked() {
 }
 
 #[test]
+fn a_certificate_that_says_where_its_list_is_needs_that_one() {
+    let root = root();
+    let at = |address: &'static str| Plan { list_point: Some(address), ..numbered(7) }.signed_by(&root);
+    let anywhere = numbered(7).signed_by(&root);
+    let part = |address: &str, plan: ListPlan| {
+        let name = der::element(0xa0, &der::element(0xa0, &der::element(0x86, address.as_bytes())));
+        list(&ListPlan { extensions: vec![extension(28, true, &der::sequence(&[&name]))], ..plan }, &root)
+    };
+    let (one, two) = (at("http://crl.example/1"), at("http://crl.example/2"));
+    let first = requiring(&[&root], vec![part("http://crl.example/1", revoking(&[]))]);
+    assert!(verify(&first, &[&one]).is_ok() && verify(&first, &[&anywhere]).is_ok());
+    assert_eq!(refused(&first, &[&two]).0, RejectionReason::RevocationUnknown);
+    // A list of everything speaks about all of them.
+    assert!(verify(&requiring(&[&root], vec![list(&revoking(&[]), &root)]), &[&two]).is_ok());
+    // One part that is old holds up nobody who is on another.
+    let old = ListPlan { days: -9..-1, ..revoking(&[]) };
+    let both = vec![part("http://crl.example/1", old), part("http://crl.example/2", revoking(&[]))];
+    let both = with_lists(&[&root], both, WhenStale::Refuse);
+    assert_eq!(refused(&both, &[&one]).0, RejectionReason::RevocationUnknown);
+    assert!(verify(&both, &[&two]).is_ok());
+    // Whoever is on any list of its issuer is revoked, wherever it should be.
+    let strange = with_lists(&[&root], vec![part("http://crl.example/1", revoking(&[7]))], WhenStale::Refuse);
+    assert_eq!(refused(&strange, &[&two]).0, RejectionReason::Revoked);
+}
+
+#[test]
 fn a_list_is_told_of_once_at_each_age() {
     let root = root();
     // Of eight days, one has passed.
