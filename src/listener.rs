@@ -243,7 +243,7 @@ impl Acceptor {
         let (peer, mut visit) = match knock {
             Knock::Client(visit) => (peer, visit),
             // Boxed, for it is rare: every connection would carry the room for it.
-            Knock::Proxy => match Box::pin(self.door.introduce(&mut tcp, id, peer, listener)).await {
+            Knock::Proxy => match Box::pin(self.door.introduce(&mut tcp, id, peer, since, listener)).await {
                 Some(introduced) => introduced,
                 None => return,
             },
