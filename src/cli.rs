@@ -4,6 +4,7 @@
 //! 101: a fault of the program ended it (see `panics`).
 
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -85,6 +86,9 @@ struct ExplainArguments {
     /// The listener the request comes in on [default: the first]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
+    /// Where the client connects from: whether `allow_from` and `deny_from` let it in [default: not asked]
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
     /// A header of the request, as `Name: value`
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     headers: Vec<String>,
@@ -166,6 +170,7 @@ fn explain(arguments: ExplainArguments) -> Result<(), String> {
     let question = explain::Question {
         certificate: arguments.cert,
         listener: arguments.listener,
+        from: arguments.from,
         headers: arguments.headers,
         method: arguments.method,
         url: arguments.url,

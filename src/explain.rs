@@ -1,7 +1,7 @@
 //! Says what would become of a request, and why, with the code of the gateway itself.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ use crate::trust::{ClientIdentity, Standing};
 pub struct Question {
     pub certificate: Option<PathBuf>,
     pub listener: Option<String>,
+    /// Where the client connects from, or a balancer says that it does.
+    pub from: Option<IpAddr>,
     /// Each as `Name: value`.
     pub headers: Vec<String>,
     pub method: String,
@@ -83,6 +85,10 @@ pub fn explain(runtime: &Runtime, question: &Question, now: UnixTime) -> Result<
     let chain = chain(question)?;
     let mut answer = judge(listener, chain.as_deref(), now);
     let (method, uri, mut request) = request(question)?;
+    if let Some(address) = question.from.filter(|address| !listener.door.admits(*address)) {
+        answer.1.handshake =
+            Err(format!("address_denied: the lists of the listener keep `{address}` out, whoever it is"));
+    }
     if answer.1.handshake.is_err() {
         return Ok(answer.1);
     }

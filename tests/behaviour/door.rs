@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::support::{Gateway, Origin, Site, eventually};
+use crate::support::{BINARY, Gateway, Origin, Site, eventually, run};
 
 /// `keys` of the listener beside the usual ones.
 fn listener(keys: &str) -> String {
@@ -147,6 +147,15 @@ fn lists_say_who_may_knock_and_follow_a_reload_also_for_those_who_are_in() {
     assert_eq!(ask(&site, "127.0.3.1"), 0);
     assert_eq!(ask(&site, "127.0.0.2"), 200);
     assert_eq!(ask(&site, "127.0.1.1"), 200);
+    for (address, kept_out) in
+        [("127.0.0.1", true), ("127.0.3.9", true), ("127.0.0.2", false), ("::1", false)]
+    {
+        let arguments = ["explain", "-c", "gateway.yaml", "--cert", "sensor-1.crt", "--from", address];
+        let told = run(site.path(), BINARY, &[&arguments[..], &["GET", "https://localhost/"]].concat());
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert_eq!(told.contains("=> refused in the handshake: address_denied: "), kept_out, "{told}");
+        assert_eq!(told.contains("=> forwarded to pool `main`"), !kept_out, "{told}");
+    }
     let wrong = listener("deny_from: [127.0.0.1/24]");
     site.configure(&origin.address, &[("listeners", &wrong)]);
     let (status, told) = gateway.reload();
