@@ -3,6 +3,7 @@
 //! Pingora's stock listener waits a fixed minute for a handshake, cannot tell failures apart and cannot be reloaded;
 //! this one is a Pingora service of its own that knows its clients before HTTP starts.
 
+mod admission;
 mod allowance;
 pub mod connection;
 pub mod contexts;
@@ -34,6 +35,7 @@ use crate::relay::Relay;
 use crate::runtime::Cell;
 use crate::telemetry::{HandshakeFailure, HandshakeInFlight, Telemetry};
 use crate::tls;
+use admission::{Intake, Next, Place};
 use connection::{Connection, ConnectionId};
 use door::{Door, Knock};
 use live::Entered;
@@ -163,11 +165,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often the log hears of it while it goes on.
 const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
+/// Accepted, and not yet taken up by the thread that serves them; never more than these.
+const ON_THE_WAY: usize = 1024;
+
 impl Acceptor {
     async fn run(self: Arc<Self>, socket: Accepting) {
         let _vital = Vital("the accept loop of a listener");
         let mut shutdown = self.shutdown.clone();
         let mut told: Option<Instant> = None;
+        let mut intake = Intake::default();
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -176,6 +182,7 @@ impl Acceptor {
             match accepted {
                 Ok((tcp, peer)) => {
                     let _ = panics::contain(|| self.admit(tcp, peer));
+                    self.next(&mut intake).wait().await;
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -195,14 +202,25 @@ impl Acceptor {
         }
     }
 
+    /// When the next one may be accepted: not at once where too many wait for their handshakes.
+    fn next(&self, intake: &mut Intake) -> Next {
+        let runtime = self.cell.load();
+        let Some(listener) = runtime.listeners.get(self.index) else { return Next::AtOnce };
+        let metrics = &listener.metrics;
+        intake.next(metrics.handshakes_waiting(), || metrics.handshakes_computed())
+    }
+
     /// Refuses what is over a limit before it costs anything; serves the rest on a worker thread.
     fn admit(self: &Arc<Self>, tcp: std::net::TcpStream, peer: SocketAddr) {
         panics::provoke("accept");
         let runtime = self.cell.load();
         let Some(listener) = runtime.listeners.get(self.index) else { return };
         let metrics = &listener.metrics;
+        // Who has to go where too many shake hands is decided by `admission`, on the thread that would serve this one. Many
+        // may be on their way there.
         let is_full = metrics.open_connections() >= listener.limits.connections
-            || metrics.handshakes_in_flight() >= listener.limits.handshakes_in_flight;
+            || metrics.handshakes_in_flight()
+                >= listener.limits.handshakes_in_flight.saturating_add(ON_THE_WAY);
         let handshake = metrics.handshake_started();
         // `[::]` takes IPv4 clients too, whose addresses are written as they know them.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
@@ -248,8 +266,9 @@ impl Acceptor {
                 None => return,
             },
         };
+        let place = Place::take(self.index, listener, peer.ip(), since, in_flight);
         let outcome =
-            handshake::accept(&runtime, listener, tcp, id, peer, since, in_flight, &self.telemetry).await;
+            handshake::accept(&runtime, listener, tcp, id, peer, place, &self.telemetry, &self.door).await;
         visit.is_known();
         let Some(mut client) = outcome else { return };
         let connection = Arc::new(Connection::new(id, self.index, peer, &client));

@@ -1,6 +1,7 @@
 //! What the gateway shows of itself: metrics, one record per connection, one per request.
 
 mod action;
+mod admission;
 mod census;
 mod declined;
 mod ending;
@@ -31,6 +32,7 @@ use crate::config::{AccessLog, LoggingConfig};
 use crate::listener::connection::Connection;
 
 pub use action::ActionRecord;
+pub use admission::HandshakeWaiting;
 pub use census::{AnchorGauges, Written};
 pub use declined::Declined;
 pub use ending::EndCause;

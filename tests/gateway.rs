@@ -49,6 +49,8 @@ mod revocation;
 mod sandbox;
 #[path = "behaviour/stapling.rs"]
 mod stapling;
+#[path = "behaviour/storm.rs"]
+mod storm;
 #[path = "behaviour/strictness.rs"]
 mod strictness;
 #[path = "behaviour/tickets.rs"]

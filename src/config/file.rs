@@ -196,7 +196,7 @@ pub enum ModeFile {
 pub struct LimitsFile {
     /// Default: 5s.
     pub handshake_timeout: Option<Span>,
-    /// Default: 1024.
+    /// Default: 4096.
     pub handshakes_in_flight: Option<usize>,
     /// Default: 100000.
     pub connections: Option<usize>,

@@ -131,15 +131,20 @@ impl Door {
         listener: &ListenerRuntime,
         reason: HandshakeFailure,
     ) {
+        self.counts_away(peer, listener, reason);
+        reset(tcp);
+    }
+
+    /// Of one that somebody else turns away.
+    pub(super) fn counts_away(&self, peer: SocketAddr, listener: &ListenerRuntime, reason: HandshakeFailure) {
         listener.metrics.handshake_failed(reason);
         self.away.add(&listener.name, reason, peer.ip());
-        reset(tcp);
     }
 }
 
 /// Whoever drops it resets it. The kernel forgets it at once then, where a FIN would leave it with a connection of nobody
 /// that is resent and waited for, for minutes if the stranger likes; and a client knows at once that it was not served.
-fn reset(tcp: &impl AsFd) {
+pub(super) fn reset(tcp: &impl AsFd) {
     // Should it fail, a FIN does as well.
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }

@@ -1,22 +1,28 @@
 //! One TLS handshake, from the first byte to a client that is known or a reason why not.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use openssl::ssl::{NameType, Ssl, SslRef};
 use pingora_timeout::fast_timeout::fast_timeout;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
+use super::admission::{Place, Step, Turn, TurnedAway};
 use super::allowance::Allowance;
 use super::connection::ConnectionId;
+use super::door::{self, Door};
 use super::outlet::Outlet;
 use crate::panics;
 use crate::runtime::{ListenerRuntime, Runtime};
 use crate::telemetry::{
-    ConnectionRecord, HandshakeFailure, HandshakeInFlight, Resumption, Telemetry, TlsVersion,
+    ConnectionRecord, HandshakeFailure, ListenerMetrics, Resumption, Telemetry, TlsVersion,
 };
 use crate::tls::{self, ClientCheck, Verdict};
 use crate::trust::ClientIdentity;
@@ -39,7 +45,26 @@ struct Refused {
     subject: Option<String>,
 }
 
-/// Counts and records the handshake whatever becomes of it, which began when the connection was accepted; `None` when the connection is over.
+/// How a handshake ended that was no success.
+enum Ended {
+    Refused(Refused),
+    /// Not recorded for each of them: there may be very many.
+    TurnedAway(TurnedAway),
+}
+
+impl From<Refused> for Ended {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<TurnedAway> for Ended {
+    fn from(away: TurnedAway) -> Self {
+        Self::TurnedAway(away)
+    }
+}
+
+/// Counts and records the handshake, which began when the connection was accepted, whatever becomes of it; `None` when the connection is over.
 #[expect(clippy::too_many_arguments, reason = "what is known of a connection when it is accepted")]
 pub(super) async fn accept(
     runtime: &Runtime,
@@ -47,17 +72,22 @@ pub(super) async fn accept(
     tcp: TcpStream,
     id: ConnectionId,
     peer: SocketAddr,
-    started: Instant,
-    in_flight: HandshakeInFlight,
+    place: Place,
     telemetry: &Telemetry,
+    door: &Door,
 ) -> Option<Admitted> {
     let mut record = ConnectionRecord::new(id.0, listener.name.clone(), peer);
     let broken = Broken(listener);
     panics::provoke("handshake");
-    let outcome = shake_hands(listener, tcp, started, &mut record).await;
-    let outcome = outcome.and_then(|admitted| within_limits(admitted, runtime, peer, &mut record));
+    let started = place.since();
+    let outcome = shake_hands(listener, tcp, started, &place, &mut record).await;
+    if outcome.as_ref().is_ok_and(|admitted| admitted.identity.is_some()) {
+        place.is_known();
+    }
+    let outcome =
+        outcome.and_then(|admitted| within_limits(admitted, runtime, peer, &mut record).map_err(Ended::from));
     drop(broken);
-    drop(in_flight);
+    drop(place);
     record.duration = started.elapsed();
     if let Some(cause) = record.resumption_declined {
         listener.metrics.resumption_declined(cause);
@@ -75,7 +105,11 @@ pub(super) async fn accept(
             telemetry.connection(record);
             Some(admitted)
         }
-        Err(refused) => {
+        Err(Ended::TurnedAway(away)) => {
+            door.counts_away(peer, listener, away.0);
+            None
+        }
+        Err(Ended::Refused(refused)) => {
             listener.metrics.handshake_failed(refused.failure);
             record.outcome = Some(refused.failure);
             record.message = refused.message;
@@ -114,19 +148,37 @@ async fn shake_hands(
     listener: &ListenerRuntime,
     tcp: TcpStream,
     started: Instant,
+    place: &Place,
     record: &mut ConnectionRecord,
-) -> Result<Admitted, Refused> {
+) -> Result<Admitted, Ended> {
+    let timeout = listener.limits.handshake_timeout;
+    let turn = match fast_timeout(
+        timeout.saturating_sub(started.elapsed()),
+        first_turn(listener, &tcp, place),
+    )
+    .await
+    {
+        Ok(turn) => turn.inspect_err(|_| door::reset(&tcp))?,
+        Err(_) => return Err(refused(HandshakeFailure::Timeout).into()),
+    };
+    if has_gone(&tcp) {
+        return Err(refused(HandshakeFailure::Disconnected).into());
+    }
     let mut stream = prepare(listener, tcp).map_err(|error| Refused {
         failure: HandshakeFailure::Internal,
         message: format!("the connection could not be prepared: {error}"),
         subject: None,
     })?;
-    let timeout = listener.limits.handshake_timeout.saturating_sub(started.elapsed());
-    let finished = fast_timeout(timeout, Pin::new(&mut stream).accept()).await;
+    let steps = steps(&mut stream, place, turn, &listener.metrics);
+    let finished = fast_timeout(timeout.saturating_sub(started.elapsed()), steps).await;
     describe_session(stream.ssl(), record);
     match finished {
-        Err(_) => return Err(refused(HandshakeFailure::Timeout)),
-        Ok(Err(error)) => {
+        Err(_) => return Err(refused(HandshakeFailure::Timeout).into()),
+        Ok(Err(away)) => {
+            door::reset(stream.get_ref().tcp());
+            return Err(away.into());
+        }
+        Ok(Ok(Err(error))) => {
             let rejection = tls::rejection(stream.ssl());
             let failure = tls::classify(&error, stream.ssl());
             if !matches!(failure, HandshakeFailure::Disconnected | HandshakeFailure::ClientAlert) {
@@ -136,9 +188,10 @@ async fn shake_hands(
                 failure,
                 message: tls::describe(&error, stream.ssl()),
                 subject: rejection.and_then(|rejection| rejection.subject),
-            });
+            }
+            .into());
         }
-        Ok(Ok(())) => {}
+        Ok(Ok(Ok(()))) => {}
     }
     let identity = identity(listener, stream.ssl())?;
     record.identity.clone_from(&identity);
@@ -151,6 +204,46 @@ async fn shake_hands(
         allowance: None,
         stream,
     })
+}
+
+/// Nothing is made for a client before it has said something and it is its turn.
+async fn first_turn<'a>(
+    listener: &'a ListenerRuntime,
+    tcp: &TcpStream,
+    place: &'a Place,
+) -> Result<Turn<'a>, TurnedAway> {
+    // Whatever is wrong with the socket, the library finds it.
+    let _ = place.await_client(|cx| tcp.poll_read_ready(cx)).await?;
+    place.turn(&listener.metrics, Some(tcp)).await
+}
+
+/// Whether the client has ended the connection while it waited: nothing needs to be computed for it.
+fn has_gone(tcp: &TcpStream) -> bool {
+    let ready = tcp.ready(Interest::READABLE).now_or_never();
+    ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+}
+
+/// The handshake: as much as can be computed in one go, each time it is its turn.
+async fn steps<'a>(
+    stream: &mut SslStream<Outlet>,
+    place: &'a Place,
+    mut turn: Turn<'a>,
+    metrics: &'a ListenerMetrics,
+) -> Result<Result<(), openssl::ssl::Error>, TurnedAway> {
+    loop {
+        let step = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_accept(cx))).await;
+        if let Poll::Ready(finished) = step {
+            return Ok(finished);
+        }
+        let has_answered = stream.get_ref().has_answered();
+        turn.goes_on(if has_answered {
+            Step::Answered { resumes: stream.ssl().session_reused() }
+        } else {
+            Step::Unanswered
+        });
+        let _ = place.await_client(|cx| stream.get_ref().poll_client(cx)).await?;
+        turn = place.turn(metrics, (!has_answered).then(|| stream.get_ref().tcp())).await?;
+    }
 }
 
 fn prepare(

@@ -18,16 +18,34 @@ pub struct Outlet {
     tcp: TcpStream,
     held: Vec<u8>,
     holds: bool,
+    /// Something was written, or is held back.
+    has_answered: bool,
+    /// What was last tried was to write, and it must wait.
+    is_blocked: bool,
 }
 
 impl Outlet {
     pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, held: Vec::new(), holds: false }
+        Self { tcp, held: Vec::new(), holds: false, has_answered: false, is_blocked: false }
     }
 
     /// Holds back what is written from now on, until it is flushed.
     pub fn hold(&mut self) {
         self.holds = true;
+    }
+
+    /// Whether the client was told anything yet.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// Ready when it is worthwhile to go on with a handshake that had to wait for the client.
+    pub fn poll_client(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_blocked { self.tcp.poll_write_ready(cx) } else { self.tcp.poll_read_ready(cx) }
+    }
+
+    pub fn tcp(&self) -> &TcpStream {
+        &self.tcp
     }
 
     /// Lets the client hear what was written before the connection is dropped: see [`linger`](super::linger).
@@ -58,6 +76,7 @@ impl AsyncRead for Outlet {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.is_blocked = false;
         Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }
@@ -69,7 +88,10 @@ impl AsyncWrite for Outlet {
             return Poll::Ready(Ok(buf.len()));
         }
         ready!(self.poll_release(cx))?;
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.has_answered |= written.is_ready();
+        self.is_blocked = written.is_pending();
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -55,6 +55,7 @@ failures! {
     NetworkHandshakes "network_handshakes" "the client's network has as many handshakes under way as it may",
     NetworkRate "network_rate" "the client's network makes more connections a second than it may",
     ProxyHeader "proxy_header" "a balancer sent no header that says who the client is",
+    WaitedTooLong "waited_too_long" "it would have waited too long for its turn",
     Protocol "protocol" "the client broke the TLS protocol",
     Internal "internal" "the handshake failed on our side",
 }

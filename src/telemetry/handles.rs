@@ -8,6 +8,7 @@ use std::time::Duration;
 use prometheus::proto::{Metric, MetricType};
 use prometheus::{IntCounter, IntGauge};
 
+use super::admission::Admission;
 use super::lease::Lease;
 use super::shown::{Counted, Family, labels};
 use super::tally::{self, Sum, Tally, counter};
@@ -44,6 +45,7 @@ impl TlsVersion {
 pub struct ListenerMetrics {
     pub(super) started: IntCounter,
     pub(super) handshakes: Arc<Handshakes>,
+    pub(super) admission: Arc<Admission>,
     pub(super) failures: Vec<IntCounter>,
     pub(super) declined: [IntCounter; Declined::ALL.len()],
     pub(super) ticket_keys: IntGauge,

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use super::admission::Admission;
 use super::census::CensusMetrics;
 use super::fetch::{FetchFamilies, FetchMetrics};
 use super::handles::{EndpointMetrics, Handshakes, ListenerMetrics, PerConnection, RouteMetrics};
@@ -41,6 +42,7 @@ pub struct Metrics {
     registry: Registry,
     started: IntCounterVec,
     handshakes: Shown<Handshakes>,
+    admission: Shown<Admission>,
     failures: IntCounterVec,
     declined: IntCounterVec,
     ticket_keys: IntGaugeVec,
@@ -96,6 +98,7 @@ impl Metrics {
                 &["listener"],
             ),
             handshakes: shown(r),
+            admission: shown(r),
             failures: counters(
                 r,
                 "portcullis_tls_handshake_failures_total",
@@ -224,6 +227,7 @@ impl Metrics {
         Arc::new(ListenerMetrics {
             started: lease.series(&self.started, &[name]),
             handshakes: self.handshakes.get(&[name], Handshakes::default),
+            admission: self.admission.get(&[name], Admission::default),
             failures: failures
                 .map(|failure| lease.series(&self.failures, &[name, failure.as_str()]))
                 .collect(),

@@ -190,12 +190,12 @@ routes: [{{ client: {{ trust: fleet }}, pool: main }}]
             let of = |of: SourceLimits| (of.connections, of.handshakes_in_flight, of.rate);
             (of(door.per_address), of(door.per_network))
         };
-        assert_eq!(shares(""), ((50_000, 512, None), (75_000, 768, None)));
+        assert_eq!(shares(""), ((50_000, 2048, None), (75_000, 3072, None)));
         assert_eq!(shares("connections: 20, handshakes_in_flight: 1"), ((16, 1, None), (16, 1, None)));
         let own = "per_address: { connections: 7, handshakes_in_flight: 5, connections_per_second: 3 }, \
                    per_network: { connections_per_second: 9, burst: 1 }";
         let rate = |per_second, burst| Some(ConnectionRate { per_second, burst });
-        assert_eq!(shares(own), ((7, 5, rate(3, 30)), (75_000, 768, rate(9, 1))));
+        assert_eq!(shares(own), ((7, 5, rate(3, 30)), (75_000, 3072, rate(9, 1))));
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Builder {
         let span = |span: Option<Span>, default| span.map_or(default, |span| span.0);
         ListenerLimits {
             handshake_timeout: span(file.handshake_timeout, Duration::from_secs(5)),
-            handshakes_in_flight: self.positive(at, "handshakes_in_flight", file.handshakes_in_flight, 1024),
+            handshakes_in_flight: self.positive(at, "handshakes_in_flight", file.handshakes_in_flight, 4096),
             connections: self.positive(at, "connections", file.connections, 100_000),
             keepalive_timeout: span(file.keepalive_timeout, Duration::from_secs(60)),
             request_header_timeout: span(file.request_header_timeout, Duration::from_secs(10)),
