@@ -18,6 +18,11 @@ impl Networks {
         behind.checked_sub(1).is_some_and(|at| address <= self.ranges[at].1)
     }
 
+    /// Whether they have any address in common with `network`.
+    pub fn meet(&self, network: Prefix) -> bool {
+        self.contains(network.first()) || self.ranges.iter().any(|(first, _)| network.contains(*first))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -77,6 +82,11 @@ mod tests {
             let set: Networks = all.iter().copied().collect();
             let asked = address(asked);
             prop_assert_eq!(set.contains(asked), all.iter().any(|network| network.contains(asked)));
+            for bits in 24..=32 {
+                let with = Prefix::of(asked, bits);
+                let meets = |network: &Prefix| network.contains(with.first()) || with.contains(network.first());
+                prop_assert_eq!(set.meet(with), all.iter().any(meets));
+            }
         }
     }
 }

@@ -65,6 +65,7 @@ pub(super) fn load(
         loader.refuse_settings_of_the_process(&config, &previous.config);
     }
     loader.find_own_deny_list(&config);
+    loader.doubt_trusted_balancers(&config);
     let trust: Vec<_> = config.trust.iter().filter_map(|trust| loader.trust(trust, &config)).collect();
     let listeners: Vec<_> = config
         .listeners
@@ -377,6 +378,20 @@ impl Loader<'_> {
             trust,
             metrics: self.surroundings.metrics.listener(&listener.name),
         }))
+    }
+
+    /// `trusted_proxies` are asked about the client whom a balancer names, so that the balancer itself is found there only
+    /// where it does not say who the client is: who comes in such a way could write whatever it likes.
+    fn doubt_trusted_balancers(&mut self, config: &Config) {
+        for (index, listener) in config.listeners.iter().enumerate() {
+            let Some(proxies) = &listener.door.proxy_protocol else { continue };
+            if let Some(both) = config.trusted_proxies.iter().find(|network| proxies.from.meet(**network)) {
+                self.warnings.push(format!(
+                    "trusted_proxies: `{both}` has balancers of `listeners[{index}].proxy_protocol.from`, which add no \
+                     header fields; what their clients say in X-Forwarded-For must not be believed"
+                ));
+            }
+        }
     }
 
     fn tickets(&mut self, index: usize, listener: &ListenerConfig) -> Option<ListenerTickets> {

@@ -11,7 +11,7 @@ use openssl::x509::X509;
 
 use portcullis::proxy_protocol::{Header, Version};
 
-use crate::support::{Gateway, Origin, Scripted, Site, eventually};
+use crate::support::{BINARY, Gateway, Origin, Scripted, Site, eventually, run};
 
 /// Where the balancer of these tests is.
 const BALANCER: &str = "127.0.0.9";
@@ -215,6 +215,20 @@ fn a_balancer_that_does_not_say_who_the_client_is_passes_nobody_on() {
     }
     let in_flight = "portcullis_tls_handshakes_in_flight{listener=\"edge\"}";
     eventually("nothing is in flight", || (gateway.metric(in_flight) < 0.5).then_some(()));
+}
+
+#[test]
+fn a_balancer_that_is_also_a_trusted_proxy_is_warned_of() {
+    let (site, origin, _gateway) = start("proxy_protocol: { from: [127.0.0.0/28] }");
+    let warned = |trusted: &str| {
+        let listeners = listener("proxy_protocol: { from: [127.0.0.0/28] }");
+        site.configure(&origin.address, &[("listeners", &listeners), ("trusted_proxies", trusted)]);
+        let told = run(site.path(), BINARY, &["check", "-c", "gateway.yaml"]);
+        let told = [told.stdout, told.stderr].concat();
+        String::from_utf8_lossy(&told).contains("has balancers of `listeners[0].proxy_protocol.from`")
+    };
+    assert!(warned("[10.0.0.1, 127.0.0.9]") && warned("[127.0.0.0/8]"));
+    assert!(!warned("[10.0.0.1, 127.0.0.16/28, 127.0.0.128/25]"));
 }
 
 #[test]
