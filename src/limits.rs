@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use crate::trust::ClientIdentity;
 
 pub use bucket::Bucket;
-pub use entry::Entry;
+pub use entry::{Entry, Hold};
 pub use keys::Keys;
 pub use meter::Meter;
 pub use networks::{MOST_NETWORKS, Network};

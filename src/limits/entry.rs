@@ -1,13 +1,17 @@
 //! What limits say of a connection, once its client is known.
 
+use std::sync::Arc;
+
+use super::meter::Meter;
 use super::spec::{Measure, Mode, Stage};
-use super::{Keys, Limits, Moment, Network, Rule, Taken};
+use super::{Keys, Limits, Moment, Network, Rule};
 
 /// Whether a connection may be there.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Default)]
 pub struct Entry {
-    pub taken: Taken,
-    /// The number of the rule that refuses it; nothing was taken.
+    /// What it holds of limits for as long as it is open.
+    pub held: Vec<Hold>,
+    /// The number of the rule that refuses it; nothing is held.
     pub refused: Option<usize>,
     /// It would be refused if that limit were enforced.
     pub shadowed: Option<usize>,
@@ -17,60 +21,56 @@ pub struct Entry {
     pub news: Option<usize>,
 }
 
+/// A place of a connection, given back when dropped. It keeps no more of an old configuration than the counts that the new
+/// one goes on with.
+pub struct Hold {
+    meter: Arc<Meter>,
+    measure: Measure,
+    key: u64,
+    from: Network,
+    mode: Mode,
+}
+
 impl Limits {
-    /// Asks all limits about a connection of which the handshake is done. Who was let in must [`leave`](Self::leave).
+    /// Asks all limits about a connection of which the handshake is done.
     pub fn enter(&self, keys: &Keys, from: Network, now: Moment) -> Entry {
         let mut entry = Entry::default();
         for (number, rule, key) in self.of_connections(keys) {
-            let is_shadow = rule.spec.mode == Mode::Shadow;
+            let mode = rule.spec.mode;
             let is_over = match rule.measure {
                 Measure::Networks(most) => {
-                    let spread = rule.meter.enter(most, key, from, is_shadow).err();
+                    let spread = rule.meter.enter(most, key, from, mode).err();
                     entry.networks = entry.networks.max(spread.map(|spread| spread.networks));
                     entry.news = entry.news.or(spread.filter(|spread| spread.is_news).map(|_| number));
                     spread.is_some()
                 }
                 measure => rule.meter.take(measure, key, now).is_err(),
             };
-            // Of networks a shadow counts also those beyond the limit.
-            if !is_over || is_shadow && matches!(rule.measure, Measure::Networks(_)) {
-                entry.taken.0 |= 1 << number;
+            let is_held = match rule.measure {
+                Measure::Connections(_) => !is_over,
+                // A shadow counts also those beyond the limit.
+                Measure::Networks(_) => !is_over || mode == Mode::Shadow,
+                _ => false,
+            };
+            if is_held {
+                let (meter, measure) = (rule.meter.clone(), rule.measure);
+                entry.held.push(Hold { meter, measure, key, from, mode });
             }
-            match (is_over, is_shadow) {
+            match (is_over, mode) {
                 (false, _) => {}
-                (true, true) => {
+                (true, Mode::Shadow) => {
                     rule.meter.count_shadowed();
                     entry.shadowed.get_or_insert(number);
                 }
-                (true, false) => {
+                (true, Mode::Enforce) => {
                     rule.meter.count_refused();
                     entry.refused = Some(number);
-                    self.give_back(std::mem::take(&mut entry.taken), keys, from, now);
+                    entry.held.clear();
                     break;
                 }
             }
         }
         entry
-    }
-
-    /// What was taken for a connection that is not let in after all.
-    fn give_back(&self, taken: Taken, keys: &Keys, from: Network, now: Moment) {
-        for (_, rule, key) in self.of_connections(keys).filter(|(number, ..)| taken.has(*number)) {
-            match rule.measure {
-                Measure::Networks(most) => rule.meter.leave(most, key, from, rule.spec.mode == Mode::Shadow),
-                measure => rule.meter.give_back(measure, key, now),
-            }
-        }
-    }
-
-    /// The connection is closed.
-    pub fn leave(&self, taken: Taken, keys: &Keys, from: Network, now: Moment) {
-        for (_, rule, key) in self.of_connections(keys).filter(|(number, ..)| taken.has(*number)) {
-            match rule.measure {
-                Measure::Networks(most) => rule.meter.leave(most, key, from, rule.spec.mode == Mode::Shadow),
-                measure => rule.meter.settle(measure, key, 0, now),
-            }
-        }
     }
 
     pub(super) fn of_connections<'a>(
@@ -81,5 +81,15 @@ impl Limits {
         rules
             .filter(|(_, (rule, _))| rule.measure.stage() == Stage::Connection)
             .filter_map(|(number, (rule, key))| Some((number, rule, (*key)?)))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        match self.measure {
+            Measure::Networks(most) => self.meter.leave(most, self.key, self.from, self.mode),
+            // What is counted at a time has nothing to do with the clock.
+            measure => self.meter.give_back(measure, self.key, Moment(0)),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Moment;
 use super::bucket::Bucket;
 use super::networks::{Network, Networks, Spread};
-use super::spec::Measure;
+use super::spec::{Measure, Mode};
 use super::table::{Held, Table, Worth};
 
 /// The counts of all keys, and how often somebody was over the limit.
@@ -51,14 +51,14 @@ impl Meter {
         }
     }
 
-    /// A connection from there. `anyway`: it is counted although it is one too many.
-    pub(super) fn enter(&self, most: u32, key: u64, from: Network, anyway: bool) -> Result<(), Spread> {
-        self.networks.as_ref().map_or(Ok(()), |networks| networks.enter(key, from, most, anyway))
+    /// A connection from there. A shadow counts it although it is one too many.
+    pub(super) fn enter(&self, most: u32, key: u64, from: Network, mode: Mode) -> Result<(), Spread> {
+        self.networks.as_ref().map_or(Ok(()), |networks| networks.enter(key, from, most, mode))
     }
 
-    pub(super) fn leave(&self, most: u32, key: u64, from: Network, anyway: bool) {
+    pub(super) fn leave(&self, most: u32, key: u64, from: Network, mode: Mode) {
         if let Some(networks) = &self.networks {
-            networks.leave(key, from, most, anyway);
+            networks.leave(key, from, most, mode);
         }
     }
 

@@ -5,6 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::AHashMap;
 
+use super::spec::Mode;
+
 /// So many pieces, each under a lock of its own.
 const PIECES: usize = 64;
 
@@ -57,15 +59,15 @@ impl Networks {
         Self { pieces: (0..PIECES).map(|_| Piece::default()).collect() }
     }
 
-    /// Counts a connection. One from a network beyond `most` is not counted, unless it is let in all the same.
-    pub(super) fn enter(&self, key: u64, network: Network, most: u32, anyway: bool) -> Result<(), Spread> {
+    /// Counts a connection. One from a network beyond `most` is not counted, unless in a shadow, which lets it in.
+    pub(super) fn enter(&self, key: u64, network: Network, most: u32, mode: Mode) -> Result<(), Spread> {
         let mut piece = self.piece(key);
         let places = piece.entry(key).or_default();
         let known = places.open.iter().position(|(open, _)| *open == network);
         let count = places.open.len() as u32 + u32::from(known.is_none());
         let is_over = count > most;
         let is_new_here = known.is_none();
-        if !is_over || anyway || !is_new_here {
+        if !is_over || mode == Mode::Shadow || !is_new_here {
             match known {
                 Some(at) => places.open[at].1 += 1,
                 None if places.open.len() < MOST_NETWORKS as usize => places.open.push((network, 1)),
@@ -73,14 +75,14 @@ impl Networks {
             }
         }
         // Whoever has a place already keeps it: only who comes from elsewhere is one too many.
-        if !is_over || !is_new_here && !anyway {
+        if !is_over || !is_new_here && mode == Mode::Enforce {
             return Ok(());
         }
         Err(Spread { networks: count, is_news: !std::mem::replace(&mut places.is_told, true) })
     }
 
     /// A connection that was counted is over.
-    pub(super) fn leave(&self, key: u64, network: Network, most: u32, anyway: bool) {
+    pub(super) fn leave(&self, key: u64, network: Network, most: u32, mode: Mode) {
         let mut piece = self.piece(key);
         let Some(places) = piece.get_mut(&key) else { return };
         if let Some(at) = places.open.iter().position(|(open, _)| *open == network) {
@@ -91,7 +93,10 @@ impl Networks {
         }
         // Where nobody beyond the limit is let in, one more would be too many as long as it is reached.
         let networks = places.open.len() as u32;
-        places.is_told &= if anyway { networks > most } else { networks >= most };
+        places.is_told &= match mode {
+            Mode::Enforce => networks >= most,
+            Mode::Shadow => networks > most,
+        };
         if places.open.is_empty() {
             piece.remove(&key);
         }
@@ -138,36 +143,39 @@ mod tests {
     fn who_comes_from_one_network_too_many_is_told_of_once_and_those_who_are_there_stay() {
         let places = Networks::new();
         let (home, work, cafe) = (network("10.0.0.1"), network("10.0.1.1"), network("10.0.2.1"));
-        assert!(places.enter(1, home, 2, false).is_ok() && places.enter(1, work, 2, false).is_ok());
-        assert_eq!(places.enter(1, cafe, 2, false), Err(Spread { networks: 3, is_news: true }));
-        assert_eq!(places.enter(1, cafe, 2, false), Err(Spread { networks: 3, is_news: false }));
-        assert!(places.enter(1, home, 2, false).is_ok(), "it is there already");
-        assert!(places.enter(2, cafe, 2, false).is_ok(), "another key");
-        places.leave(1, work, 2, false);
-        assert!(places.enter(1, cafe, 2, false).is_ok());
+        assert!(
+            places.enter(1, home, 2, Mode::Enforce).is_ok()
+                && places.enter(1, work, 2, Mode::Enforce).is_ok()
+        );
+        assert_eq!(places.enter(1, cafe, 2, Mode::Enforce), Err(Spread { networks: 3, is_news: true }));
+        assert_eq!(places.enter(1, cafe, 2, Mode::Enforce), Err(Spread { networks: 3, is_news: false }));
+        assert!(places.enter(1, home, 2, Mode::Enforce).is_ok(), "it is there already");
+        assert!(places.enter(2, cafe, 2, Mode::Enforce).is_ok(), "another key");
+        places.leave(1, work, 2, Mode::Enforce);
+        assert!(places.enter(1, cafe, 2, Mode::Enforce).is_ok());
         for _ in 0..2 {
-            places.leave(1, home, 2, false);
+            places.leave(1, home, 2, Mode::Enforce);
         }
-        places.leave(1, cafe, 2, false);
-        places.leave(2, cafe, 2, false);
+        places.leave(1, cafe, 2, Mode::Enforce);
+        places.leave(2, cafe, 2, Mode::Enforce);
         assert_eq!(places.keys(), 0);
-        places.leave(1, cafe, 2, false);
+        places.leave(1, cafe, 2, Mode::Enforce);
     }
 
     #[test]
     fn who_is_within_the_limit_again_is_told_of_anew() {
-        for anyway in [false, true] {
+        for mode in [Mode::Enforce, Mode::Shadow] {
             let places = Networks::new();
             let (home, work) = (network("10.0.0.1"), network("10.0.1.1"));
             for _ in 0..2 {
-                places.enter(1, home, 1, anyway).unwrap();
+                places.enter(1, home, 1, mode).unwrap();
                 let is_news = |found: Result<(), Spread>| found.unwrap_err().is_news;
-                assert!(is_news(places.enter(1, work, 1, anyway)), "{anyway}");
-                assert!(!is_news(places.enter(1, work, 1, anyway)), "{anyway}");
-                for _ in 0..if anyway { 2 } else { 0 } {
-                    places.leave(1, work, 1, anyway);
+                assert!(is_news(places.enter(1, work, 1, mode)), "{mode:?}");
+                assert!(!is_news(places.enter(1, work, 1, mode)), "{mode:?}");
+                for _ in 0..if mode == Mode::Shadow { 2 } else { 0 } {
+                    places.leave(1, work, 1, mode);
                 }
-                places.leave(1, home, 1, anyway);
+                places.leave(1, home, 1, mode);
             }
         }
     }
@@ -177,21 +185,21 @@ mod tests {
         let places = Networks::new();
         let (home, work, cafe) = (network("10.0.0.1"), network("10.0.1.1"), network("10.0.2.1"));
         for place in [home, work] {
-            places.enter(1, place, 2, false).unwrap();
+            places.enter(1, place, 2, Mode::Enforce).unwrap();
         }
-        assert!(places.enter(1, work, 1, false).is_ok());
-        assert!(places.enter(1, cafe, 1, false).is_err());
+        assert!(places.enter(1, work, 1, Mode::Enforce).is_ok());
+        assert!(places.enter(1, cafe, 1, Mode::Enforce).is_err());
     }
 
     proptest! {
-        /// Let in all the same, whatever comes and goes: what is over is forgotten, and nothing else.
+        /// In a shadow, whatever comes and goes: what is over is forgotten, and nothing else.
         #[test]
         fn what_enters_and_leaves_adds_up(steps in proptest::collection::vec((0_u64..3, 0_u8..100, any::<bool>()), 1..300)) {
             let (places, mut open) = (Networks::new(), BTreeMap::<(u64, u8), u32>::new());
             for (key, place, enters) in steps {
                 let network = network(&format!("10.0.{place}.1"));
                 if enters {
-                    let found = places.enter(key, network, 3, true);
+                    let found = places.enter(key, network, 3, Mode::Shadow);
                     *open.entry((key, place)).or_default() += 1;
                     let distinct = open.keys().filter(|(of, _)| *of == key).count();
                     prop_assert_eq!(found.is_err(), distinct > 3);
@@ -200,7 +208,7 @@ mod tests {
                     if *count == 0 {
                         open.remove(&(key, place));
                     }
-                    places.leave(key, network, 3, true);
+                    places.leave(key, network, 3, Mode::Shadow);
                 }
                 let keys: std::collections::BTreeSet<_> = open.keys().map(|(key, _)| key).collect();
                 // Beyond so many networks of one key they are not told apart any more.

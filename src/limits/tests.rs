@@ -178,3 +178,30 @@ fn counts_go_on_after_a_reload_where_they_still_mean_the_same() {
     // One is under way still: of two there is room for one, and of one for none.
     assert!(!goes_on(Measure::Concurrent(1), Measure::Concurrent(2), "client"));
 }
+
+#[test]
+fn a_connection_that_is_refused_holds_nothing_and_one_that_ends_gives_all_back() {
+    let limits = build(&[spec("x", &["client"], &[Measure::Connections(2), Measure::Networks(1)])], None);
+    let keys = limits.keys(1, None, from("::1"));
+    let network = |address: &str| Network::of(address.parse().unwrap());
+    let (here, there) = (network("10.0.0.1"), network("10.0.1.1"));
+    let first = limits.enter(&keys, here, NOW);
+    assert_eq!((first.refused, first.networks, first.held.len()), (None, None, 2));
+    for times in 0..5 {
+        let over = limits.enter(&keys, there, NOW);
+        assert_eq!((over.refused, over.networks, over.held.len()), (Some(1), Some(2), 0));
+        assert_eq!(over.news, (times == 0).then_some(1));
+    }
+    let second = limits.enter(&keys, here, NOW);
+    assert!(second.refused.is_none());
+    assert_eq!(limits.enter(&keys, here, NOW).refused, Some(0));
+    drop(first);
+    // A reload with other numbers counts on.
+    let specs = [spec("x", &["client"], &[Measure::Connections(1), Measure::Networks(3)])];
+    let reloaded = build(&specs, Some(&limits));
+    drop(limits);
+    assert_eq!(reloaded.enter(&keys, there, NOW).refused, Some(0));
+    drop(second);
+    assert!(reloaded.enter(&keys, there, NOW).refused.is_none());
+    assert!(reloaded.rules().iter().all(|rule| rule.meter().held().keys == 0));
+}

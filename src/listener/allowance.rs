@@ -4,21 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limits::{Entry, Keys, Limits, Network, Stage, Taken};
+use crate::limits::{Entry, Hold, Keys, Limits, Network, Stage};
 use crate::runtime::Runtime;
 use crate::telemetry::LimitRecord;
 use crate::trust::ClientIdentity;
 
-/// Held while the connection is open.
+/// Kept while the connection is open.
 pub(super) struct Allowance {
-    limits: Arc<Limits>,
-    keys: Arc<Keys>,
-    from: Network,
-    taken: Taken,
+    pub(super) keys: Arc<Keys>,
+    _held: Vec<Hold>,
 }
 
 impl Allowance {
-    /// `Ok(None)`: there is nothing to hold. `Err` says why it must not come in.
+    /// `Ok(None)`: nothing is to be asked. `Err` says why it must not come in.
     pub(super) fn ask(
         runtime: &Runtime,
         identity: Option<&ClientIdentity>,
@@ -30,8 +28,7 @@ impl Allowance {
             return Ok(None);
         }
         let keys = limits.keys(runtime.generation, identity, peer);
-        let from = Network::of(peer.ip());
-        let entry = limits.enter(&keys, from, limits.moment(Instant::now()));
+        let entry = limits.enter(&keys, Network::of(peer.ip()), limits.moment(Instant::now()));
         let name = |number: Option<usize>| limits.rules().get(number?).map(|rule| rule.name().clone());
         record.refused = name(entry.refused);
         record.shadowed = name(entry.shadowed);
@@ -39,19 +36,8 @@ impl Allowance {
         tell(limits, &entry, identity);
         match entry.refused.and_then(|number| limits.rules().get(number)) {
             Some(rule) => Err(format!("the client is over limit `{}` ({})", rule.name(), rule.measure())),
-            None => Ok(Some(Self { limits: limits.clone(), keys: Arc::new(keys), from, taken: entry.taken })),
+            None => Ok(Some(Self { keys: Arc::new(keys), _held: entry.held })),
         }
-    }
-
-    pub(super) fn keys(&self) -> Arc<Keys> {
-        self.keys.clone()
-    }
-}
-
-impl Drop for Allowance {
-    fn drop(&mut self) {
-        let now = self.limits.moment(Instant::now());
-        self.limits.leave(self.taken, &self.keys, self.from, now);
     }
 }
 

@@ -14,7 +14,6 @@ use futures_util::task::AtomicWaker;
 use http::{HeaderName, HeaderValue};
 use pingora_timeout::fast_timeout::fast_timeout;
 
-use super::allowance::Allowance;
 use super::handshake::Admitted;
 use crate::config::Protocol;
 use crate::fields::Fields;
@@ -152,7 +151,7 @@ impl Connection {
             requests: AtomicU32::new(0),
             headers: ArcSwapOption::empty(),
             told: ArcSwapOption::empty(),
-            limit_keys: ArcSwapOption::new(client.allowance.as_ref().map(Allowance::keys)),
+            limit_keys: ArcSwapOption::new(client.allowance.as_ref().map(|allowance| allowance.keys.clone())),
             lingers: AtomicBool::new(false),
             fault: OnceLock::new(),
             progress: AtomicU8::new(Progress::Open as u8),

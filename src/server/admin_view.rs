@@ -13,6 +13,7 @@ use crate::admin::{
 use crate::census::Census;
 use crate::certificate::Certificate;
 use crate::config::Protocol;
+use crate::limits::Mode;
 use crate::listener::connection::{Connection, ConnectionId, Progress};
 use crate::listener::{Doorkeeper, LiveConnections};
 use crate::reload::Reloader;
@@ -99,6 +100,14 @@ impl AdminView for Admin<'_> {
                 })).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
             "routes": runtime.routes.routes().len(),
+            "limits": runtime.limits.rules().iter().map(|rule| json!({
+                "name": &**rule.name(),
+                "allows": rule.measure().to_string(),
+                "enforced": rule.spec().mode == Mode::Enforce,
+                "keys": rule.meter().held().keys,
+                "refused": rule.meter().refused(),
+                "shadowed": rule.meter().shadowed(),
+            })).collect::<Vec<_>>(),
         })
     }
 

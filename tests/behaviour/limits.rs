@@ -50,6 +50,13 @@ fn a_client_over_its_rate_is_told_when_to_come_back_and_is_served_then_and_other
     assert_eq!(gateway.metric(&exceeded("refused")) as u64, 1);
     assert_eq!(gateway.metric(&exceeded("shadowed")) as u64, 0);
     assert!(gateway.metric("portcullis_limit_keys{limit=\"device\",measure=\"requests\"}") >= 1.0);
+    let status: serde_json::Value = serde_json::from_str(&gateway.admin_get("/status").1).unwrap();
+    let limit = &status["limits"][0];
+    assert_eq!(
+        (&limit["allows"], &limit["refused"]),
+        (&"1/4s requests, 1 at once".into(), &1.into()),
+        "{limit}"
+    );
 }
 
 #[test]
