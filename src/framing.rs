@@ -71,6 +71,8 @@ pub enum Fault {
         "more than the HTTP/2 library allows of broken or abandoned requests, header blocks or empty frames"
     )]
     Abuse,
+    #[error("too much of what TLS sends that carries nothing, such as changes of keys")]
+    Overhead,
     #[error("CONNECT asks for a tunnel, which there is none")]
     Connect,
     #[error("the expectation is not `100-continue`")]

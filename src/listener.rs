@@ -13,6 +13,7 @@ mod handshake;
 mod linger;
 mod live;
 mod outlet;
+mod overhead;
 mod proof;
 mod socket;
 pub mod stream;

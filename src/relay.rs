@@ -147,7 +147,7 @@ impl Relay {
             match fast_timeout(limit, client.fill(connection, progress)).await {
                 Ok(Ok(true)) => {}
                 // The client left, or was too slow, or the gateway stops.
-                _ => return Next::End,
+                _ => return connection.fault().map_or(Next::End, Next::Refuse),
             }
         }
     }

@@ -29,6 +29,8 @@ mod forwarding;
 mod frames;
 #[path = "behaviour/handshake.rs"]
 mod handshake;
+#[path = "behaviour/hostile_tls.rs"]
+mod hostile_tls;
 #[path = "behaviour/limits.rs"]
 mod limits;
 #[path = "behaviour/operating.rs"]

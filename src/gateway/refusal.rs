@@ -121,7 +121,7 @@ impl From<Fault> for Refusal {
             Fault::LongTarget => Self::TargetTooLong,
             Fault::LargeHead => Self::HeadTooLarge,
             Fault::LargeBody => Self::BodyTooLarge,
-            Fault::Resets | Fault::Flood | Fault::Abuse => Self::Flood,
+            Fault::Resets | Fault::Flood | Fault::Abuse | Fault::Overhead => Self::Flood,
             _ => Self::BadRequest,
         }
     }

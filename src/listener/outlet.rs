@@ -22,11 +22,13 @@ pub struct Outlet {
     has_answered: bool,
     /// What was last tried was to write, and it must wait.
     is_blocked: bool,
+    /// Bytes that came in.
+    received: u64,
 }
 
 impl Outlet {
     pub fn new(tcp: TcpStream) -> Self {
-        Self { tcp, held: Vec::new(), holds: false, has_answered: false, is_blocked: false }
+        Self { tcp, held: Vec::new(), holds: false, has_answered: false, is_blocked: false, received: 0 }
     }
 
     /// Holds back what is written from now on, until it is flushed.
@@ -46,6 +48,11 @@ impl Outlet {
 
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    /// Bytes that came in so far.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// Lets the client hear what was written before the connection is dropped: see [`linger`](super::linger).
@@ -77,7 +84,10 @@ impl AsyncRead for Outlet {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.is_blocked = false;
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        self.received += (buf.filled().len() - before) as u64;
+        Poll::Ready(Ok(()))
     }
 }
 

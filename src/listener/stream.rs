@@ -21,6 +21,7 @@ use tokio_openssl::SslStream;
 
 use super::connection::{Connection, Progress};
 use super::outlet::Outlet;
+use super::overhead::Overhead;
 use crate::framing::Fault;
 use crate::framing::chunks::Chunks;
 use crate::framing::frames::Frames;
@@ -43,6 +44,7 @@ pub struct ClientStream {
     /// Bytes that were read and given back.
     unread: Vec<u8>,
     watched: Watched,
+    overhead: Overhead,
     /// What is to be written, until it fills a TLS record or is flushed; only where the writer says when.
     gathered: Option<Vec<u8>>,
 }
@@ -52,8 +54,10 @@ impl ClientStream {
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection.clone()))));
         let socket = Arc::new(SocketDigest::from_raw_fd(tls.get_ref().as_raw_fd()));
+        let overhead = Overhead::new(tls.get_ref().received(), Instant::now());
         Ok(Self {
             tls,
+            overhead,
             digest,
             connection,
             socket,
@@ -123,6 +127,24 @@ impl ClientStream {
         if self.connection.is_cut() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
+    /// After a fault was noted.
+    fn fails(&self) -> Poll<io::Result<()>> {
+        match self.watched {
+            // Whoever serves the connection looks for the fault next, and says goodbye.
+            Watched::Frames(_) => Poll::Pending,
+            Watched::Nothing | Watched::Body(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+        }
+    }
+
+    /// Whether the client keeps the library busy with what carries nothing.
+    fn sends_too_much_overhead(&mut self) -> bool {
+        let is_too_much = self.overhead.is_too_much(self.tls.get_ref().received(), Instant::now);
+        if is_too_much {
+            self.connection.set_fault(Fault::Overhead);
+        }
+        is_too_much
+    }
+
     /// Whether no further request is to be read.
     pub fn is_retiring(&self) -> bool {
         self.connection.progress() > Progress::Open
@@ -167,16 +189,18 @@ impl AsyncRead for ClientStream {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.tls).poll_read(cx, buf))?;
+        let read = Pin::new(&mut self.tls).poll_read(cx, buf);
+        self.overhead.carried(buf.filled().len() - before);
+        if self.sends_too_much_overhead() {
+            buf.set_filled(before);
+            return self.fails();
+        }
+        ready!(read)?;
         if let Err(fault) = self.watched.watch(&buf.filled()[before..]) {
             // Not a byte of it is for whoever reads.
             buf.set_filled(before);
             self.connection.set_fault(fault);
-            return match self.watched {
-                // Whoever serves the connection looks for the fault next, and says goodbye.
-                Watched::Frames(_) => Poll::Pending,
-                Watched::Nothing | Watched::Body(_) => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-            };
+            return self.fails();
         }
         Poll::Ready(Ok(()))
     }

@@ -79,6 +79,9 @@ impl Relay {
     pub(super) async fn refuse(&self, client: &mut Http1, fault: Fault, connection: &Arc<Connection>) {
         let unread = Unread::of(&client.inbox);
         let exchange = self.refused_unread(connection, &unread, fault.into(), Some(fault));
+        if Refusal::from(fault).status() == 0 {
+            return;
+        }
         // Whatever it still sends must not cost it the answer.
         exchange.lingers(true);
         client.say(&Page::new(fault.into(), &exchange), &unread.method).await;

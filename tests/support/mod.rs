@@ -4,6 +4,7 @@ pub mod frames;
 pub mod ocsp;
 pub mod open;
 pub mod publisher;
+pub mod records;
 pub mod steady;
 mod wire;
 
