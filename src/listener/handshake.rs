@@ -81,11 +81,12 @@ pub(super) async fn accept(
     panics::provoke("handshake");
     let started = place.since();
     let outcome = shake_hands(listener, tcp, started, &place, &mut record).await;
+    let outcome =
+        outcome.and_then(|admitted| within_limits(admitted, runtime, peer, &mut record).map_err(Ended::from));
+    // One that a limit keeps out shakes hands too often already, and is not to go before others.
     if outcome.as_ref().is_ok_and(|admitted| admitted.identity.is_some()) {
         place.is_known();
     }
-    let outcome =
-        outcome.and_then(|admitted| within_limits(admitted, runtime, peer, &mut record).map_err(Ended::from));
     drop(broken);
     drop(place);
     record.duration = started.elapsed();

@@ -190,7 +190,10 @@ limits: {text}
             ("[{ name: a }]", "limits[0]: it limits nothing"),
             ("[{ requests: 1/s }]", "limits[0].name: missing"),
             ("[{ name: \"a b\", requests: 1/s }]", "limits[0].name: `a b` is not a name"),
-            ("[{ name: a, requests: 5 }]", "limits[0].requests: "),
+            (
+                "[{ name: a, requests: 5 }]",
+                "limits[0].requests: invalid type: integer `5`, expected a number and a",
+            ),
             ("[{ name: a, requests: 0/s }]", "limits[0].requests: `0/s` is not a rate"),
             ("[{ name: a, requests: 2000000/s }]", "limits[0].requests: 2000000/s is too much"),
             ("[{ name: a, requests: 1/s, burst: 0 }]", "limits[0].burst: 0 is out of range"),

@@ -1,9 +1,11 @@
 //! Limits, as they are written.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::ClientFile;
 use crate::config::scalar::Strings;
@@ -65,7 +67,21 @@ pub struct RateText(pub Rate);
 
 impl<'de> Deserialize<'de> for RateText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map(Self).map_err(de::Error::custom)
+        deserializer.deserialize_str(Text)
+    }
+}
+
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = RateText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number and a time, such as `100/s`")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<RateText, E> {
+        text.parse().map(RateText).map_err(E::custom)
     }
 }
 
