@@ -29,10 +29,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// How far to go.
+struct Bounds {
+    /// For all targets together.
+    seconds: f64,
+    /// For each of them. On every machine that is fast enough the same ones are tried.
+    inputs: u64,
+    random: u64,
+}
+
 /// How many findings there were.
 fn run(arguments: &[String]) -> Result<usize, String> {
     let (mut targets, mut inputs): (Vec<&Target>, Vec<PathBuf>) = Default::default();
-    let (mut seconds, mut random, mut seeds_to) = (10.0, 1, None);
+    let (mut bounds, mut seeds_to) = (Bounds { seconds: 10.0, inputs: u64::MAX, random: 1 }, None);
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().ok_or(format!("{argument} needs a value"));
@@ -41,8 +50,9 @@ fn run(arguments: &[String]) -> Result<usize, String> {
                 TARGETS.iter().for_each(|target| println!("{:16} {}", target.name, target.about));
                 return Ok(0);
             }
-            "--seconds" => seconds = number(value()?)?,
-            "--random" => random = number(value()?)?,
+            "--seconds" => bounds.seconds = number(value()?)?,
+            "--inputs" => bounds.inputs = number(value()?)?,
+            "--random" => bounds.random = number(value()?)?,
             "--seeds-to" => seeds_to = Some(PathBuf::from(value()?)),
             "--input" => inputs.push(value()?.into()),
             name => targets.push(find(name).ok_or(format!("no target is called `{name}`"))?),
@@ -55,15 +65,14 @@ fn run(arguments: &[String]) -> Result<usize, String> {
         return write_seeds(&targets, &directory).map(|()| 0).map_err(|error| error.to_string());
     }
     let current = watch();
+    if !inputs.is_empty() {
+        bounds.inputs = 0;
+    }
+    bounds.seconds /= targets.len() as f64;
     let mut findings = 0;
     for target in &targets {
         let known = if inputs.is_empty() { known(target) } else { read(&inputs)? };
-        let limit = if inputs.is_empty() {
-            Duration::from_secs_f64(seconds / targets.len() as f64)
-        } else {
-            Duration::ZERO
-        };
-        findings += try_target(target, &known, limit, random, &current);
+        findings += try_target(target, &known, &bounds, &current);
     }
     Ok(findings)
 }
@@ -102,21 +111,15 @@ fn write_seeds(targets: &[&Target], directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Known inputs must all pass; of random ones the first that does not ends the target.
-fn try_target(
-    target: &'static Target,
-    known: &[Vec<u8>],
-    limit: Duration,
-    random: u64,
-    current: &Current,
-) -> usize {
-    let (started, mut random) = (Instant::now(), Random::new(random));
+/// Known inputs must all pass; of random ones the first that does not ends the target. `seconds` are its own here.
+fn try_target(target: &'static Target, known: &[Vec<u8>], bounds: &Bounds, current: &Current) -> usize {
+    let (started, mut random) = (Instant::now(), Random::new(bounds.random));
     let (mut tried, mut findings) = (0_u64, 0);
     for input in known {
         findings += usize::from(!passes(target, input, current));
         tried += 1;
     }
-    while findings == 0 && started.elapsed() < limit {
+    while findings == 0 && tried < bounds.inputs && started.elapsed().as_secs_f64() < bounds.seconds {
         let input = mutate(known, &mut random);
         findings += usize::from(!passes(target, &input, current));
         tried += 1;

@@ -37,8 +37,14 @@ pub const INTRODUCTION: Target = Target {
             assert_eq!(all, again.len());
             match (header, read) {
                 // One family for both.
-                (Header::Client { source, destination }, Header::Client { source: one, destination: other }) => {
-                    assert_eq!((source.ip().to_canonical(), source.port()), (one.ip().to_canonical(), one.port()));
+                (
+                    Header::Client { source, destination },
+                    Header::Client { source: one, destination: other },
+                ) => {
+                    assert_eq!(
+                        (source.ip().to_canonical(), source.port()),
+                        (one.ip().to_canonical(), one.port())
+                    );
                     let destination = (destination.ip().to_canonical(), destination.port());
                     assert_eq!(destination, (other.ip().to_canonical(), other.port()));
                 }
