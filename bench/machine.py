@@ -71,7 +71,7 @@ def build_tools(directory, *names):
     compiler = os.environ.get("CC", "cc")
     for name in names:
         source = HERE / f"{name.removesuffix('.so')}.c"
-        how = ["-shared", "-fPIC", source, "-ldl"] if name.endswith(".so") else [source, "-lssl", "-lcrypto"]
+        how = ["-shared", "-fPIC", source, "-ldl"] if name.endswith(".so") else [source, "-lssl", "-lcrypto", "-lm"]
         command = [compiler, "-O2", "-o", directory / name, *how]
         try:
             done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120)

@@ -11,6 +11,7 @@ import subprocess
 KEYS = {
     "p256": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
     "rsa2048": ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+    "rsa4096": ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:4096"],
 }
 DER, PEM = "DER", "PEM"  # forms of a file
 CLIENT = "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n"
@@ -27,7 +28,7 @@ class Pki:
     is believed but routed nowhere, and `stranger` carries the name of sensor-1 from another authority.
     """
 
-    def __init__(self, directory, kind):
+    def __init__(self, directory, kind, server_kind=None):
         self.directory = pathlib.Path(directory)
         self.kind = kind
         self.directory.mkdir()
@@ -40,7 +41,7 @@ class Pki:
             self._make_key(authority)
             self._openssl("req", "-x509", "-new", "-key", self.key(authority), "-sha256", "-days", "30",
                           "-subj", "/CN=Bench CA", "-out", self.certificate(authority))  # fmt: skip
-        self._issue("server", "/CN=localhost", SERVER)
+        self._issue("server", "/CN=localhost", SERVER, kind=server_kind)
         self._issue("sensor-1", "/O=Example/OU=sensors/CN=sensor-1", CLIENT)
         self._issue("clerk-1", "/O=Example/OU=office/CN=clerk-1", CLIENT)
         self._issue("nobody-1", "/O=Example/OU=unknown/CN=nobody-1", CLIENT)
@@ -130,13 +131,13 @@ class Pki:
             path.write_text("\n".join([*([header] if header else []), *rows, ""]))
         return path
 
-    def _make_key(self, name):
-        self._openssl("genpkey", *KEYS[self.kind], "-out", self.key(name))
+    def _make_key(self, name, kind=None):
+        self._openssl("genpkey", *KEYS[kind or self.kind], "-out", self.key(name))
 
-    def _issue(self, name, subject, extensions, authority="ca"):
+    def _issue(self, name, subject, extensions, authority="ca", kind=None):
         request, extension_file = self.directory / f"{name}.csr", self.directory / f"{name}.ext"
         extension_file.write_text(extensions)
-        self._make_key(name)
+        self._make_key(name, kind)
         self._openssl("req", "-new", "-key", self.key(name), "-subj", subject, "-out", request)
         self._openssl("x509", "-req", "-in", request, "-CA", self.certificate(authority),
                       "-CAkey", self.key(authority), "-CAcreateserial", "-sha256", "-days", "30",

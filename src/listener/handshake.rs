@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use openssl::ssl::{NameType, Ssl, SslRef};
 use pingora_timeout::fast_timeout::fast_timeout;
-use tokio::io::Interest;
+use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
@@ -221,7 +221,7 @@ async fn first_turn<'a>(
 /// Whether the client has ended the connection while it waited: nothing needs to be computed for it.
 fn has_gone(tcp: &TcpStream) -> bool {
     let ready = tcp.ready(Interest::READABLE).now_or_never();
-    ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
 }
 
 /// The handshake: as much as can be computed in one go, each time it is its turn.
