@@ -97,6 +97,15 @@ impl Presented {
         std::iter::once((Role::Leaf, &self.leaf)).chain(others.map(|other| (Role::Authority, other)))
     }
 
+    /// One whose key the TLS library cannot decode: OpenSSL does not look at keys before it needs them.
+    fn with_unreadable_key(&self) -> Option<&Certificate> {
+        if self.leaf_x509.public_key().is_err() {
+            return Some(&self.leaf);
+        }
+        let other = self.others.iter().find(|other| other.x509.public_key().is_err())?;
+        Some(other.read.as_ref().unwrap_or(&self.leaf))
+    }
+
     /// When one of the presented certificates begins or ceases to be valid.
     pub(super) fn changes(&self) -> impl Iterator<Item = UnixTime> {
         let all = self.certificates();
@@ -298,7 +307,12 @@ impl PathFailure {
             13 | 14 | 41 | 53 => (RejectionReason::Malformed, self.about(culprit)),
             // …_OUT_OF_MEM, and our own number for a search that could not be made.
             0 | 1 | 17 => {
-                (RejectionReason::Internal, format!("{} could not be verified: {}", label(leaf), self.text))
+                if let Some(culprit) = presented.with_unreadable_key() {
+                    (RejectionReason::Malformed, format!("the key of {} cannot be decoded", label(culprit)))
+                } else {
+                    let detail = format!("{} could not be verified: {}", label(leaf), self.text);
+                    (RejectionReason::Internal, detail)
+                }
             }
             _ => (RejectionReason::NotAccepted, self.about(culprit)),
         }
