@@ -1,11 +1,9 @@
 //! `server.sandbox`.
 
-use std::fmt;
-
 use schemars::JsonSchema;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, IntoDeserializer, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+
+use super::word_or_mapping::word_or_mapping;
 
 #[derive(Debug, JsonSchema)]
 #[schemars(untagged)]
