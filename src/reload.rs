@@ -118,7 +118,11 @@ impl Reloader {
         last.seen = seen;
         self.renew_lists(&mut last, &mut changed, since);
         // What failed because of a list is tried again now that the list may be right.
-        if changed.is_empty() && !last.errors.contains_key(&Trigger::FileChanged) {
+        let has_failed = |trigger| last.errors.contains_key(&trigger);
+        if changed.is_empty()
+            && !has_failed(Trigger::FileChanged)
+            && !(has_failed(Trigger::Asked) && config.is_what_the_file_says())
+        {
             return;
         }
         let current = self.cell.load_full();
@@ -198,8 +202,10 @@ impl Reloader {
         runtime.take_effect(&self.surroundings.metrics);
         self.cell.store(runtime);
         let (in_force, lag) = (Instant::now(), changed.elapsed());
-        // Files that are right do not mend a configuration that is wrong, nor lists other files.
-        last.errors.retain(|failed, _| *failed < trigger);
+        // Files that are right do not mend a configuration that is wrong, nor lists other files. But if nobody has touched
+        // the configuration, what failed when somebody asked was a file.
+        let is_whole = trigger == Trigger::FileChanged && before.config.is_what_the_file_says();
+        last.errors.retain(|failed, _| !is_whole && *failed < trigger);
         self.surroundings.metrics.reload_succeeded(!last.errors.is_empty());
         log::info!("configuration reloaded, generation {generation}");
         let reviewed = self.doorkeeper.review_after(&before, in_force, tls::now());

@@ -132,6 +132,7 @@ impl Builder {
         self.place_fetched(&mut trust, &mut listeners, server.state_directory.as_deref());
         Some(Config {
             file: path.to_owned(),
+            text: text.into(),
             listeners,
             trust,
             pools,

@@ -26,6 +26,8 @@ pub use door::{ConnectionRate, DoorConfig, OthersThanProxies, ProxyProtocolConfi
 pub struct Config {
     /// The YAML itself; a reload reads it again.
     pub file: PathBuf,
+    /// What stood in it.
+    pub text: Arc<str>,
     pub listeners: Vec<ListenerConfig>,
     pub trust: Vec<TrustConfig>,
     pub pools: Vec<PoolConfig>,
@@ -41,6 +43,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether the YAML still says what this was made of.
+    pub fn is_what_the_file_says(&self) -> bool {
+        std::fs::read(&self.file).is_ok_and(|bytes| bytes == self.text.as_bytes())
+    }
+
     /// The files that are named: certificates, keys, anchors, tables, ticket keys. Neither the YAML itself nor [lists](Self::lists).
     pub fn files(&self) -> Vec<PathBuf> {
         let pair = |files: &CertificateFiles| [files.chain.clone(), files.key.clone()];

@@ -103,12 +103,19 @@ impl Seat {
 }
 
 impl Desk {
-    fn enter(&mut self, index: usize, source: u64, listener: &ListenerRuntime, seat: Seat) -> Id {
+    fn enter(
+        &mut self,
+        index: usize,
+        source: u64,
+        is_known: bool,
+        listener: &ListenerRuntime,
+        seat: Seat,
+    ) -> Id {
         while self.lanes.len() <= index {
             self.lanes.push(Lane { queue: Queue::new(), seats: AHashMap::new() });
         }
         let lane = &mut self.lanes[index];
-        let id = lane.queue.enter(source, listener.limits.handshake_timeout);
+        let id = lane.queue.enter(source, is_known, listener.limits.handshake_timeout);
         lane.seats.insert(id, seat);
         // One for one: those that are on their way here count already, and make room themselves.
         if listener.metrics.handshakes_in_flight() > listener.limits.handshakes_in_flight
@@ -269,7 +276,8 @@ impl Place {
     ) -> Self {
         let address = hash(address);
         let seat = Seat { waker: None, call: None, in_flight: Some(in_flight), waiting: None };
-        let id = DESK.with_borrow_mut(|desk| desk.enter(index, address, listener, seat));
+        let is_known = KNOWN.contains(address);
+        let id = DESK.with_borrow_mut(|desk| desk.enter(index, address, is_known, listener, seat));
         Self { listener: index, id, address, since }
     }
 

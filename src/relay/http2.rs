@@ -47,6 +47,10 @@ const MOST_MALFORMED: usize = 32;
 /// Streams that a client may break so that we must reset them, on one connection.
 const MOST_BROKEN: usize = 100;
 
+/// Requests that a client may take back before we have looked at them: as many as it may have at once. Beyond, the library
+/// ends the connection.
+const MOST_TAKEN_BACK_UNSEEN: usize = 100;
+
 /// How long a client may take to hear why its connection ends.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -219,6 +223,7 @@ fn options(limits: &ListenerLimits) -> H2Options {
     let mut options = default_h2_options();
     options.max_header_list_size(limits.request.head as u32);
     options.max_local_error_reset_streams(Some(MOST_BROKEN));
+    options.max_pending_accept_reset_streams(MOST_TAKEN_BACK_UNSEEN);
     options
 }
 

@@ -495,7 +495,7 @@ fn a_client_that_is_told_to_calm_down_hears_why() {
     };
     for (flood, reason) in [
         (frame(PING, 0, 0, b"12345678").repeat(20_000), "frames that ask for nothing"),
-        ((0..100).flat_map(taken_back).collect(), "more than the HTTP/2 library allows"),
+        ((0..150).flat_map(taken_back).collect(), "more than the HTTP/2 library allows"),
     ] {
         let mut wire = site.frames("sensor-1");
         wire.send(flood);
@@ -577,4 +577,18 @@ fn what_is_no_http2_at_all_ends_the_connection() {
     let mut wire = site.bare_frames("sensor-1");
     wire.send([PREFACE, &*get(1, "/")].concat());
     assert!(matches!(goes(&mut wire), Outcome::GoAway(PROTOCOL) | Outcome::Closed));
+}
+
+#[test]
+fn a_client_may_take_back_all_that_it_asked_at_once() {
+    let (site, origin) = (Site::new(), Origin::start());
+    site.configure(&origin.address, &[]);
+    let gateway = site.start();
+    let mut wire = site.frames("sensor-1");
+    let taken_back = |number: u32| {
+        [get(2 * number + 1, "/"), frame(RST_STREAM, 0, 2 * number + 1, &[0, 0, 0, 8])].concat()
+    };
+    wire.send((0..90).flat_map(taken_back).collect::<Vec<u8>>());
+    assert!(wire.is_alive());
+    assert!(gateway.metric("portcullis_refusals_total{reason=\"flood\"}") < 0.5);
 }

@@ -120,6 +120,31 @@ fn everywhere(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 1)) + number % 0x10_0000)
 }
 
+/// Each address comes once, has its hello answered, and says nothing more.
+#[test]
+fn those_that_greet_from_everywhere_and_then_are_silent_do_not_keep_newcomers_out() {
+    let origin = Origin::start();
+    let site = site(&origin, "handshake_timeout: 30s, handshakes_in_flight: 40, exempt: [127.0.0.0/8]");
+    let gateway = site.start();
+    let hello = client_hello();
+    let mut crowd = Vec::new();
+    for number in 0..80 {
+        let mut socket = connect(everywhere(number * 256), site.port).unwrap();
+        // A reset may be there first.
+        let _ = socket.write_all(&hello);
+        crowd.push(socket);
+    }
+    eventually("there is no more room", || (failures(&gateway, "overloaded") > 39.5).then_some(()));
+    for client in 0..10 {
+        assert_eq!(site.curl(Some("sensor-1"), &[], "/").status, 200, "{client}");
+        for _ in 0..3 {
+            let mut socket = connect(everywhere(100_000 + crowd.len() as u32 * 256), site.port).unwrap();
+            let _ = socket.write_all(&hello);
+            crowd.push(socket);
+        }
+    }
+}
+
 #[test]
 fn silent_connections_of_one_source_do_not_take_the_places_of_others() {
     let origin = Origin::start();

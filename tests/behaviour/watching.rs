@@ -86,6 +86,36 @@ fn a_damaged_file_changes_nothing_and_the_next_good_one_mends_it() {
 }
 
 #[test]
+fn what_failed_because_of_a_file_when_somebody_asked_is_mended_with_the_file() {
+    let (site, gateway) = site("ca.crl", "true");
+    let stale = || gateway.metric("portcullis_config_stale") > 0.5;
+    for file in ["server.crt", "ca.crl"] {
+        let path = site.path().join(file);
+        if file == "ca.crl" {
+            site.pki(&["crl"]);
+        }
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &good[..good.len() / 2]).unwrap();
+        eventually("it is told", || stale().then_some(()));
+        assert_eq!(gateway.reload().0, 422, "{file}");
+        std::fs::write(&path, &good).unwrap();
+        eventually("it is mended", || (!stale()).then_some(()));
+    }
+    // But a configuration that is wrong is not mended by a file that is right.
+    let yaml = site.path().join("gateway.yaml");
+    let text = std::fs::read_to_string(&yaml).unwrap();
+    std::fs::write(&yaml, "version: 2\n").unwrap();
+    assert_eq!(gateway.reload().0, 422);
+    let before = reloads(&gateway, "ok");
+    site.pki(&["crl"]);
+    eventually("the list is read", || (reloads(&gateway, "ok") > before).then_some(()));
+    assert!(stale());
+    std::fs::write(&yaml, text).unwrap();
+    assert_eq!(gateway.reload().0, 200);
+    assert!(!stale());
+}
+
+#[test]
 fn a_client_is_out_although_another_list_a_table_and_a_certificate_are_damaged() {
     let (site, origin) = (Site::new(), Origin::start());
     for name in ["sensor-2", "sensor-3"] {

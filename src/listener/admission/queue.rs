@@ -22,6 +22,12 @@ use ahash::AHashMap;
 /// Sources are told apart by so many places of a hash; those that share one share its time (as in RFC 8290).
 const SOURCES: usize = 1024;
 
+/// A source that was let in lately gives way as if it had so many powers of two less: an eighth.
+const KNOWN_RANKS: i32 = 3;
+
+/// A client that was answered may be silent for so many times as long as one that said nothing yet.
+const PATIENCE: u64 = 4;
+
 /// Virtual time: nanoseconds of handshakes.
 type Nanos = u64;
 
@@ -73,8 +79,11 @@ pub enum Step {
 pub(super) struct Queue {
     next: Id,
     places: AHashMap<Id, Place>,
-    /// Those that we wait for, the one that gives way first last.
-    awaited: BTreeSet<(u32, bool, Reverse<Id>)>,
+    /// Those that we wait for: that have not been answered yet, and that have. The one that gives way first is the last.
+    silent: BTreeSet<Awaited>,
+    answered: BTreeSet<Awaited>,
+    /// How often we began to wait for a client: the measure of how long one has been silent.
+    moment: u64,
     /// Those that were answered and wait for their next step.
     begun: BTreeSet<(Nanos, Id)>,
     lines: [Line; Class::COUNT],
@@ -90,6 +99,9 @@ pub(super) struct Queue {
     /// What a handshake costs.
     mean: Nanos,
 }
+
+/// Rank, since which moment, who.
+type Awaited = (i32, Reverse<u64>, Id);
 
 /// One class: those that wait, in the order in which they are served.
 #[derive(Default)]
@@ -111,8 +123,10 @@ struct Source {
 
 struct Place {
     source: usize,
-    /// How many its source had when it came, as a power of two.
-    rank: u32,
+    /// How many its source had when it came, as a power of two; less for one that was let in lately.
+    rank: i32,
+    /// Since when we wait for its client.
+    since: u64,
     timeout: Duration,
     offer: Offer,
     is_begun: bool,
@@ -136,7 +150,9 @@ impl Queue {
         Self {
             next: 0,
             places: AHashMap::new(),
-            awaited: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            moment: 0,
             begun: BTreeSet::new(),
             lines: Default::default(),
             waiting: BTreeSet::new(),
@@ -149,15 +165,16 @@ impl Queue {
     }
 
     /// A connection from a source (its hash) is there; we wait for its client.
-    pub(super) fn enter(&mut self, source: u64, timeout: Duration) -> Id {
+    pub(super) fn enter(&mut self, source: u64, is_known: bool, timeout: Duration) -> Id {
         let id = self.next;
         self.next += 1;
         let source = (source % SOURCES as u64) as usize;
         self.sources[source].places += 1;
-        let rank = self.sources[source].places.ilog2();
+        let rank = self.sources[source].places.ilog2() as i32 - if is_known { KNOWN_RANKS } else { 0 };
         let place = Place {
             source,
             rank,
+            since: 0,
             timeout,
             offer: Offer::Nothing,
             is_begun: false,
@@ -166,9 +183,23 @@ impl Queue {
             class: Class::Stranger,
             state: State::Awaited,
         };
-        self.awaited.insert(place.awaited(id));
         self.places.insert(id, place);
+        self.begin_to_await(id);
         id
+    }
+
+    fn begin_to_await(&mut self, id: Id) {
+        let Some(place) = self.places.get_mut(&id) else { return };
+        self.moment += 1;
+        (place.since, place.state) = (self.moment, State::Awaited);
+        let those = if place.is_begun { &mut self.answered } else { &mut self.silent };
+        those.insert(place.awaited(id));
+    }
+
+    fn end_to_await(&mut self, id: Id) {
+        let Some(place) = self.places.get(&id) else { return };
+        let those = if place.is_begun { &mut self.answered } else { &mut self.silent };
+        those.remove(&place.awaited(id));
     }
 
     /// Whether nobody waits for a step.
@@ -178,19 +209,19 @@ impl Queue {
 
     /// Takes a step at once: nobody is before it.
     pub(super) fn go(&mut self, id: Id) {
+        self.end_to_await(id);
         if let Some(place) = self.places.get_mut(&id) {
-            self.awaited.remove(&place.awaited(id));
             place.state = State::Turn;
         }
     }
 
     /// Its client has sent something, and others are before it.
     pub(super) fn wait(&mut self, id: Id, offer: Offer, is_known: bool, now: Instant) {
-        let Some(place) = self.places.get_mut(&id) else { return };
-        if place.state != State::Awaited {
+        if self.places.get(&id).is_none_or(|place| place.state != State::Awaited) {
             return;
         }
-        self.awaited.remove(&place.awaited(id));
+        self.end_to_await(id);
+        let Some(place) = self.places.get_mut(&id) else { return };
         let source = &mut self.sources[place.source];
         let tag = source.served.max(self.clock);
         if place.is_begun {
@@ -242,8 +273,7 @@ impl Queue {
                 self.sources[place.source].lies = !resumes;
             }
         }
-        place.state = State::Awaited;
-        self.awaited.insert(place.awaited(id));
+        self.begin_to_await(id);
     }
 
     /// What its step cost. Where nobody waits nothing is owed to anybody.
@@ -265,8 +295,8 @@ impl Queue {
     /// It is gone, whatever became of it.
     pub(super) fn leave(&mut self, id: Id) {
         self.withdraw(id);
+        self.end_to_await(id);
         let Some(place) = self.places.remove(&id) else { return };
-        self.awaited.remove(&place.awaited(id));
         let source = &mut self.sources[place.source];
         source.places -= 1;
         source.served -= place.estimate.min(source.served);
@@ -278,12 +308,19 @@ impl Queue {
     /// There are more than there is room for: the one that gives way. It has left when this returns.
     ///
     /// Half of the room is for those that we wait for, half for those that wait for us; which of them have more give way. Of
-    /// the first it is one of the source that has most (by powers of two), rather one that never said anything, and of
-    /// those the one that has been silent for longest. Of the others it is one of the lowest class, the last to be served.
+    /// the first it is one of the source that has most (by powers of two, a source that was let in lately counting as much
+    /// smaller), and of its connections the one that has been silent for longest; for one that was answered already, with
+    /// patience. A newcomer never gives way to one that has had its time. Of the others it is one of the lowest class, the
+    /// last to be served.
     pub(super) fn make_room(&mut self) -> Option<Id> {
-        let awaited = self.awaited.last().map(|&(_, _, Reverse(id))| id);
+        let silence = |since: u64, weight: u64| (self.moment - since) * weight;
+        let silent =
+            self.silent.last().map(|&(rank, Reverse(since), id)| (rank, silence(since, PATIENCE), id));
+        let answered = self.answered.last().map(|&(rank, Reverse(since), id)| (rank, silence(since, 1), id));
+        let awaited = silent.max(answered).map(|(_, _, id)| id);
         let waiting = self.lines.iter().rev().find_map(|line| line.waiting.last()).map(|&(_, id)| id);
-        let id = if self.awaited.len() >= self.waiting.len() { awaited.or(waiting) } else { waiting }?;
+        let is_more = self.silent.len() + self.answered.len() >= self.waiting.len();
+        let id = if is_more { awaited.or(waiting) } else { waiting }?;
         self.leave(id);
         Some(id)
     }
@@ -323,8 +360,8 @@ impl Queue {
 
 impl Place {
     /// Where it stands among those that we wait for.
-    fn awaited(&self, id: Id) -> (u32, bool, Reverse<Id>) {
-        (self.rank, !self.is_begun, Reverse(id))
+    fn awaited(&self, id: Id) -> Awaited {
+        (self.rank, Reverse(self.since), id)
     }
 }
 

@@ -12,7 +12,7 @@ const STEP: Duration = Duration::from_micros(300);
 impl Queue {
     /// One that waits for its first step.
     fn comes(&mut self, source: u64, offer: Offer, is_known: bool, now: Instant) -> Id {
-        let id = self.enter(source, TIMEOUT);
+        let id = self.enter(source, is_known, TIMEOUT);
         self.wait(id, offer, is_known, now);
         id
     }
@@ -36,7 +36,12 @@ impl Queue {
     fn is_empty(&self) -> bool {
         let sources = self.sources.iter().all(|source| source.places == 0);
         let lines = self.lines.iter().all(|line| line.waiting.is_empty());
-        self.places.is_empty() && self.awaited.is_empty() && self.is_idle() && lines && sources
+        self.places.is_empty()
+            && self.silent.is_empty()
+            && self.answered.is_empty()
+            && self.is_idle()
+            && lines
+            && sources
     }
 }
 
@@ -79,7 +84,7 @@ fn whoever_was_answered_comes_before_everybody_else() {
     // One that was not answered has no such right: it may have sent a single byte.
     queue.rest(first, STEP, Step::Unanswered);
     queue.leave(first);
-    let dribbles = queue.enter(3, TIMEOUT);
+    let dribbles = queue.enter(3, false, TIMEOUT);
     queue.go(dribbles);
     queue.rest(dribbles, STEP, Step::Unanswered);
     queue.wait(dribbles, Offer::Nothing, false, now);
@@ -128,7 +133,7 @@ fn a_burst_may_wait_and_a_line_that_stands_may_not() {
 fn where_nobody_waits_nobody_owes_anything() {
     let (mut queue, now) = (Queue::new(), Instant::now());
     for _ in 0..10_000 {
-        let id = queue.enter(1, TIMEOUT);
+        let id = queue.enter(1, false, TIMEOUT);
         queue.go(id);
         queue.charge(id, STEP);
         queue.leave(id);
@@ -140,20 +145,20 @@ fn where_nobody_waits_nobody_owes_anything() {
 #[test]
 fn the_source_that_holds_most_gives_way_and_of_its_places_the_one_that_is_silent_for_longest() {
     let (mut queue, now) = (Queue::new(), Instant::now());
-    let lonely = queue.enter(1, TIMEOUT);
-    let flood: Vec<_> = (0..100).map(|_| queue.enter(2, TIMEOUT)).collect();
+    let lonely = queue.enter(1, false, TIMEOUT);
+    let flood: Vec<_> = (0..100).map(|_| queue.enter(2, false, TIMEOUT)).collect();
     // The rank of the 64th is the highest power of two that there is.
     assert_eq!(queue.make_room(), Some(flood[63]));
     for _ in 0..99 {
         assert_ne!(queue.make_room(), Some(lonely));
-        queue.enter(2, TIMEOUT);
+        queue.enter(2, false, TIMEOUT);
     }
     // Those that wait for us give way when they have more than half: the last one of the lowest class first.
     let mut queue = Queue::new();
     let known = queue.comes(1, Offer::Nothing, true, now);
     let other = queue.stranger(3, now);
     let crowd: Vec<_> = (0..10).map(|_| queue.stranger(2, now)).collect();
-    let silent = queue.enter(4, TIMEOUT);
+    let silent = queue.enter(4, false, TIMEOUT);
     for id in crowd.iter().rev().take(9) {
         assert_eq!(queue.make_room(), Some(*id));
     }
@@ -164,6 +169,51 @@ fn the_source_that_holds_most_gives_way_and_of_its_places_the_one_that_is_silent
     assert_eq!(queue.make_room(), Some(known));
     assert_eq!(queue.make_room(), None);
     assert!(queue.is_empty());
+}
+
+#[test]
+fn a_newcomer_does_not_give_way_to_those_that_were_answered_and_are_silent() {
+    let mut queue = Queue::new();
+    let greets = |queue: &mut Queue, source| {
+        let id = queue.enter(source, false, TIMEOUT);
+        queue.go(id);
+        queue.rest(id, STEP, Step::Answered { resumes: false });
+        id
+    };
+    let crowd: Vec<_> = (0..64).map(|source| greets(&mut queue, source)).collect();
+    for (round, silent) in crowd.iter().enumerate() {
+        let newcomer = queue.enter(100 + round as u64, false, TIMEOUT);
+        assert_eq!(queue.make_room(), Some(*silent), "the one that has been silent for longest");
+        // Answered in its turn, it outlives many others that come.
+        queue.go(newcomer);
+        queue.rest(newcomer, STEP, Step::Answered { resumes: false });
+        queue.leave(newcomer);
+        greets(&mut queue, 200 + round as u64);
+    }
+    // Clients that were let in lately stay while any stranger is there that has as little.
+    let known = queue.enter(500, true, TIMEOUT);
+    for source in 600..664 {
+        greets(&mut queue, source);
+        assert_ne!(queue.make_room(), Some(known));
+    }
+}
+
+#[test]
+fn one_that_was_answered_has_patience_before_those_that_say_nothing() {
+    let mut queue = Queue::new();
+    let answered = queue.enter(1, false, TIMEOUT);
+    queue.go(answered);
+    queue.rest(answered, STEP, Step::Answered { resumes: false });
+    let silent: Vec<_> = (0..16).map(|source| queue.enter(100 + source, false, TIMEOUT)).collect();
+    assert_eq!(queue.make_room(), Some(silent[0]));
+    for source in 0..200 {
+        queue.enter(200 + source, false, TIMEOUT);
+        if queue.make_room() == Some(answered) {
+            assert!(source > 2, "{source}");
+            return;
+        }
+    }
+    panic!("one that is silent for ever stays for ever");
 }
 
 #[derive(Debug, Clone)]
@@ -221,7 +271,7 @@ proptest! {
         for event in events {
             match event {
                 Event::Enter(source) => {
-                    prop_assert!(here.insert(queue.enter(source, TIMEOUT), Expected::Awaited).is_none());
+                    prop_assert!(here.insert(queue.enter(source, false, TIMEOUT), Expected::Awaited).is_none());
                 }
                 Event::Speak(index, session, known) => {
                     let Some(id) = pick(&here, index, Expected::Awaited) else { continue };
@@ -275,7 +325,7 @@ proptest! {
             }
             let count = |wanted| here.values().filter(|is| **is == wanted).count();
             prop_assert_eq!(queue.places.len(), here.len());
-            prop_assert_eq!(queue.awaited.len(), count(Expected::Awaited));
+            prop_assert_eq!(queue.silent.len() + queue.answered.len(), count(Expected::Awaited));
             prop_assert_eq!(queue.all_waiting(), count(Expected::Waits));
             prop_assert_eq!(queue.standing.is_some(), !queue.waiting.is_empty());
         }
