@@ -26,7 +26,7 @@ def names(known, groups=None):
         unknown = [name for name in chosen if name not in known]
         if unknown or not chosen:
             raise argparse.ArgumentTypeError(f"{', '.join(unknown) or 'nothing'} is not one of {', '.join([*groups, *known])}")
-        return chosen
+        return list(dict.fromkeys(chosen))
 
     return parse
 
